@@ -1,0 +1,115 @@
+"""Target + snapshot -> a ready generation, or an error that says why and no trace."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+
+from genwsgi import isolation
+from genwsgi.errors import BuildError, GenwsgiError, SnapshotError, TargetError
+from genwsgi.generations.generation import Generation
+from genwsgi.generations.lifecycle import Event
+from genwsgi.isolation import imports
+from genwsgi.isolation.effects import Effects, effects_of
+from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.snapshot import Snapshot
+from genwsgi.target import Target, resolve
+
+_OWN_FRAMES = os.path.dirname(isolation.__file__)
+
+
+def build(
+    generation: Generation,
+    target: Target,
+    snapshot: Snapshot,
+    factory: bool | None = None,
+    on_module: Callable[[int], None] | None = None,
+) -> None:
+    """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
+
+    Any thread may build; several generations may be built at once.
+
+    :param snapshot: released when the build fails, else when the generation is torn down.
+    :param factory: whether the target's name is a factory; ``None``: told from its signature.
+    :param on_module: called after each module with how many there are.  It may sleep, to leave the
+        processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
+    :raises TargetError: the module or the name in it is misspelt, or can't be served.
+    :raises BuildError: the application's code raised.
+    :raises SnapshotError: the snapshot is damaged.
+    """
+    Effects(generation)
+    table = ModuleTable(generation, snapshot)
+    table.on_loaded = on_module
+    generation.modules = table
+    imports.opened(table)
+    failure: GenwsgiError
+    try:
+        generation.application = generation.run(_make, target, table, factory)
+    except KeyboardInterrupt:
+        tear_down(generation, Event.FAILED)
+        raise
+    except (TargetError, SnapshotError) as error:
+        failure = error.with_traceback(None)
+    except BaseException as error:  # SystemExit at import is the application's mistake as well
+        failure = _failure_of(error, target)
+    else:
+        table.on_loaded = None
+        generation.advance(Event.BUILT)
+        return
+    # Raised out here, so that no traceback keeps the failed generation's modules.
+    tear_down(generation, Event.FAILED)
+    failure.__context__ = failure.__cause__ = None
+    raise failure
+
+
+def tear_down(generation: Generation, event: Event | None = None) -> None:
+    """Undo what ``generation`` did to the process and let go of its modules.
+
+    :param event: what ends it; ``None`` when it has retired already.
+    """
+    effects = effects_of(generation)
+    if effects is not None:
+        if event is None:
+            effects.retire(generation.run)
+        else:
+            effects.undo()
+    if event is not None:
+        generation.advance(event)
+    generation.application = None
+    generation.forget_contexts()
+    table, generation.modules = generation.modules, None
+    if table is not None:
+        table.close()
+
+
+def _make(target: Target, table: ModuleTable, factory: bool | None) -> Callable[..., object]:
+    """Import and resolve; runs in the generation's context."""
+    return resolve(target, table.import_module(target.module), factory)
+
+
+def _failure_of(error: BaseException, target: Target) -> GenwsgiError:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if target.module == error.name or target.module.startswith(error.name + "."):
+            return TargetError(target.text, f"no module named {error.name!r} in the application")
+    shown = traceback.TracebackException.from_exception(error)
+    _drop_own_frames(shown, set())
+    reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return BuildError(target.text, reason, "".join(shown.format()).rstrip())
+
+
+def _drop_own_frames(shown: traceback.TracebackException | None, seen: set[int]) -> None:
+    """Leave out the frames of the import system, as Python does with its own."""
+    if shown is None or id(shown) in seen:
+        return
+    seen.add(id(shown))
+    own = (_OWN_FRAMES + os.sep, "<frozen importlib")
+    kept = [frame for frame in shown.stack if not frame.filename.startswith(own)]
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in kept if frame.filename not in _THIS_LAYER]
+    )
+    _drop_own_frames(shown.__cause__, seen)
+    _drop_own_frames(shown.__context__, seen)
+
+
+_THIS_LAYER = {__file__, resolve.__code__.co_filename, Generation.run.__code__.co_filename}

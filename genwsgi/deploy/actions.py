@@ -1,0 +1,121 @@
+"""What goes into a coordinator and comes out of it beside messages: orders, actions, its state.
+
+Plain data, frozen; any thread may use it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Union
+
+from genwsgi.deploy.protocol import OrderOutcome, Release, ToWorker
+
+
+class Phase(str, enum.Enum):
+    """What a coordinator is doing; the legal moves stand at the top of ``coordinator``."""
+
+    IDLE = "idle"
+    READING = "reading"
+    CANARY = "canary"
+    PREPARING = "preparing"
+    COMMITTING = "committing"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Somebody asks for a deploy.
+
+    :ivar id: names it in its outcome and in the log.
+    :ivar trigger: what asked; an order of the trigger ``watch`` does not retry code that failed.
+    :ivar force: deploy even if the code is the committed code.
+    :ivar detail: who and why, for people.
+    """
+
+    id: str
+    trigger: str
+    force: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class TakeSnapshot:
+    """Read and compile the source now.
+
+    Answer each of these once, in their order, with ``snapshot_taken`` or ``snapshot_failed``.
+    """
+
+    order: Order
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write durably, in one step, that ``release`` is committed.  From then on it is.
+
+    If that fails, drop the rest of the list and call ``record_failed`` before anything else.
+    """
+
+    release: Release
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send ``message`` to the worker on connection ``worker``, if it is still there."""
+
+    worker: int
+    message: ToWorker
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell whoever gave ``order``, and the log, how it ended.  Exactly one for each order."""
+
+    order: Order
+    outcome: OrderOutcome
+
+
+Action = Union[TakeSnapshot, Record, Send, Report]
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A connected worker, as the coordinator knows it.
+
+    :ivar worker: its connection.
+    :ivar pid: its process.
+    :ivar release: the number of the release it serves; None if it has not served yet.
+    :ivar state: ``connected``, or in a deploy ``building``, ``ready`` or ``swapping``.
+    :ivar problem: why it can't run the committed release, if it said so.
+    """
+
+    worker: int
+    pid: int
+    release: int | None
+    state: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A coordinator at one moment.
+
+    :ivar phase: what it is doing.
+    :ivar release: the number of the committed release.
+    :ivar in_progress: the number of the release being deployed.
+    :ivar workers: how many are connected.
+    :ivar running: the id of the order being served.
+    :ivar waiting: the id of the order that waits for it.
+    :ivar orders: how many were given, ever.
+    :ivar outcomes: how many of them ended in which way.
+    :ivar ignored: how many inputs came that could not be meant for the present state.
+    """
+
+    phase: Phase
+    release: int
+    in_progress: int | None
+    workers: int
+    running: str | None
+    waiting: str | None
+    orders: int
+    outcomes: dict[str, int]
+    ignored: int

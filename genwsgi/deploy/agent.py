@@ -1,0 +1,299 @@
+"""The agent: the thread in each worker that obeys the coordinator.
+
+Everything it decides, it decides on its own thread; a build runs on a thread of its own and reports
+through a queue and a socket pair.  So there is no lock, and a request never waits for a deploy.
+
+When the coordinator is away the worker serves on.  What it must run is then what the run directory
+says is committed: an agent that has prepared just that swaps to it, and one that has not builds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+
+from genwsgi.deploy import protocol
+from genwsgi.deploy.protocol import Release, clip
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.errors import GenwsgiError, ProtocolError, SnapshotError
+from genwsgi.generations.generation import Generation
+from genwsgi.live import BackgroundBuild, LiveApplication
+
+#: Between two attempts to reach a coordinator that is away, in seconds: first and longest.
+RECONNECT = (0.05, 1.0)
+
+#: How long an abandoned build may go on before the log says where it hangs, in seconds.
+STOP_WITHIN = 5.0
+
+#: Before a worker that could not build the committed release tries again, in seconds.
+RETRY = 2.0
+
+
+def label(release: Release) -> str:
+    """A release in a few words, as the environ and the logs have it."""
+    return f"{release.number}-{release.digest[:8]}"
+
+
+class Agent:
+    """Obeys the coordinator in this worker.
+
+    :param live: the application of this process.
+    :param directory: the server's run directory.
+    """
+
+    def __init__(
+        self, live: LiveApplication, directory: RunDirectory, log: logging.Logger
+    ) -> None:
+        self._live = live
+        self._directory = directory
+        self._log = log
+        self._current: Release | None = None
+        self._prepared: tuple[Release, Generation] | None = None
+        self._building: tuple[Release, BackgroundBuild, bool] | None = None
+        self._retry_at: float | None = None
+        self._stopping: list[tuple[float, BackgroundBuild, Release]] = []
+        self._socket: socket.socket | None = None
+        self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
+        self._settled = threading.Event()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+
+    def __repr__(self) -> str:
+        serves = self._current and label(self._current)
+        return f"<Agent of process {os.getpid()} on release {serves}>"
+
+    def boot(self) -> None:
+        """Build and serve the committed release, on the calling thread.
+
+        :raises BuildError, TargetError, SnapshotError, RunDirectoryError: it can't be done.
+        """
+        while True:
+            release = self._directory.committed()
+            try:
+                generation = self._live.build(release.digest, label(release))
+            except SnapshotError:
+                # Another release was committed in the meantime, and this one swept away.
+                if self._directory.committed().number == release.number:
+                    raise
+                continue
+            self._live.swap(generation)
+            self._current = release
+            return
+
+    def start(self, timeout: float = 5.0) -> None:
+        """Start the thread, and wait until the coordinator has said that this release is current.
+
+        :param timeout: how long to wait for a coordinator, in seconds; it may be away.
+        """
+        threading.Thread(target=self._run, name="genwsgi-agent", daemon=True).start()
+        self._settled.wait(timeout)
+        self._directory.begin_serving(os.getpid())
+
+    def _run(self) -> None:
+        pause = RECONNECT[0]
+        while True:
+            try:
+                if self._connect():
+                    pause = RECONNECT[0]
+                    self._obey()
+            except Exception:
+                self._log.exception("the agent stumbled and starts again")
+            self._disconnect()
+            with contextlib.suppress(GenwsgiError):
+                self._follow(self._directory.committed())
+            self._wait_for_build(pause)
+            pause = min(2 * pause, RECONNECT[1])
+
+    def _connect(self) -> bool:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(5.0)
+        try:
+            connection.connect(self._directory.socket)
+        except OSError:
+            connection.close()
+            return False
+        self._socket = connection
+        prepared = self._prepared[0] if self._prepared else None
+        return self._send(protocol.Hello(os.getpid(), self._current, prepared))
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _obey(self) -> None:
+        """Do what the coordinator says until it is gone."""
+        decoder = protocol.Decoder()
+        connection = self._socket
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection, selectors.EVENT_READ)  # type: ignore[arg-type]
+            selector.register(self._wake_in, selectors.EVENT_READ)
+            while self._socket is connection and connection is not None:
+                ready = [key.fileobj for key, _ in selector.select(self._patience())]
+                if self._wake_in in ready or not ready:
+                    self._attend()
+                if connection in ready:
+                    try:
+                        data = connection.recv(65536)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    try:
+                        for message in decoder.feed(data):
+                            self._handle(message)
+                    except ProtocolError as error:
+                        self._log.error("the coordinator can't be understood: %s", error)
+                        return
+
+    def _handle(self, message: protocol.Message) -> None:
+        if isinstance(message, protocol.Welcome):
+            self._follow(message.committed)
+            if self._current and self._current.number == message.committed.number:
+                self._settled.set()
+        elif isinstance(message, protocol.Prepare):
+            self._drop("a newer one is to be prepared")
+            self._build(message.release, catch_up=False)
+        elif isinstance(message, protocol.Commit):
+            if self._current is not None and self._current.number == message.release:
+                self._acknowledge()
+            else:
+                self._follow(self._directory.committed())
+        elif isinstance(message, protocol.Abort):
+            held = self._prepared or self._building
+            if held is not None and held[0].number == message.release:
+                self._drop(message.reason)
+        else:
+            self._log.error("the coordinator sent a %s, which is not for workers", message)
+
+    def _follow(self, committed: Release) -> None:
+        """See to it that this worker serves the committed release."""
+        if self._current is not None and self._current.number >= committed.number:
+            return
+        if self._prepared is not None and self._prepared[0].number == committed.number:
+            self._swap()
+            return
+        if self._building is not None:
+            if self._building[0].number == committed.number:
+                self._building = (*self._building[:2], True)
+                return
+            self._drop(f"release {label(committed)} is committed")
+        if self._retry_at is None or time.monotonic() >= self._retry_at:
+            self._build(committed, catch_up=True)
+
+    def _build(self, release: Release, *, catch_up: bool) -> None:
+        self._retry_at = None
+        build = BackgroundBuild(self._live, release.digest, label(release), self._ended_build)
+        self._building = (release, build, catch_up)
+
+    def _ended_build(self, build: BackgroundBuild) -> None:
+        """Called on the build's thread."""
+        self._ended.put(build)
+        with contextlib.suppress(OSError):  # full: then it is awake anyway
+            self._wake_out.send(b"!")
+
+    def _attend(self) -> None:
+        """Look after builds that ended, hang, or are to be tried again."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake_in.recv(4096)
+        while True:
+            try:
+                build = self._ended.get_nowait()
+            except queue.Empty:
+                break
+            if self._building is not None and self._building[1] is build:
+                release, _, catch_up = self._building
+                self._building = None
+                self._conclude(release, build, catch_up)
+            elif build.generation is not None:
+                self._live.discard(build.generation)
+        now = time.monotonic()
+        for deadline, build, release in self._stopping:
+            if now >= deadline and build.running:
+                self._log.warning(
+                    "the abandoned build of release %s does not stop; it is at\n%s",
+                    label(release),
+                    build.where(),
+                )
+        self._stopping = [entry for entry in self._stopping if now < entry[0] and entry[1].running]
+        if self._retry_at is not None and now >= self._retry_at:
+            self._follow(self._directory.committed())
+
+    def _conclude(self, release: Release, build: BackgroundBuild, catch_up: bool) -> None:
+        if build.generation is not None:
+            self._prepared = (release, build.generation)
+            if catch_up:
+                self._swap()
+            else:
+                self._send(protocol.Ready(release.number, build.seconds))
+            return
+        error = build.error
+        trace = error.traceback if error is not None else ""
+        if catch_up:
+            self._retry_at = time.monotonic() + RETRY
+            self._log.error(
+                "the committed release %s can't be built in this worker, which serves %s on: %s\n%s",
+                label(release),
+                self._current and label(self._current),
+                error,
+                trace,
+            )
+        self._send(protocol.Failed(release.number, clip(str(error)), clip(trace)))
+
+    def _swap(self) -> None:
+        if self._prepared is None:
+            return
+        (release, generation), self._prepared = self._prepared, None
+        self._live.swap(generation)
+        self._current = release
+        self._log.info("release %s is live as %s", label(release), generation.name)
+        self._acknowledge()
+        self._settled.set()
+
+    def _acknowledge(self) -> None:
+        current = self._live.current
+        if self._current is not None and current is not None:
+            self._send(protocol.Committed(self._current.number, current.number))
+
+    def _drop(self, reason: str) -> None:
+        """Discard what is prepared or being built."""
+        if self._prepared is not None:
+            (release, generation), self._prepared = self._prepared, None
+            self._live.discard(generation)
+            self._log.info("release %s is discarded: %s", label(release), reason)
+        if self._building is not None:
+            (release, build, _), self._building = self._building, None
+            build.abandon()
+            self._stopping.append((time.monotonic() + STOP_WITHIN, build, release))
+            self._log.info("the build of release %s is abandoned: %s", label(release), reason)
+
+    def _send(self, message: protocol.FromWorker) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            self._socket.sendall(protocol.encode(message))
+        except OSError:
+            self._disconnect()
+            return False
+        return True
+
+    def _patience(self) -> float:
+        """How long nothing needs looking after, in seconds."""
+        moments = [deadline for deadline, _, _ in self._stopping]
+        if self._retry_at is not None:
+            moments.append(self._retry_at)
+        return max(0.0, min(moments) - time.monotonic()) if moments else 60.0
+
+    def _wait_for_build(self, pause: float) -> None:
+        """Let ``pause`` seconds pass while the coordinator is away; builds may end meanwhile."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_in, selectors.EVENT_READ)
+            selector.select(pause)
+        self._attend()

@@ -1,0 +1,205 @@
+"""The run directory: what the processes of one server on one host share on disk.
+
+::
+
+    lock               held by the master for as long as any process of the server lives
+    committed          the committed release; renamed into place, which is the commit point
+    store/             the snapshots
+    serving/<pid>      one empty file for each worker that serves requests
+    orders             orders that were accepted and have no outcome yet
+    coordinator.sock   where agents and clients meet the coordinator
+
+It belongs to the user the workers run as, and to nobody else: whoever can write here decides what
+code the server runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import struct
+import tempfile
+from dataclasses import asdict
+
+from genwsgi.deploy.protocol import Release
+from genwsgi.errors import RunDirectoryError
+
+#: The longest path that a unix socket can have, with its final zero byte (unix(7)).
+_SOCKET_PATH_MAX = 108
+
+
+class RunDirectory:
+    """The run directory at ``path``.  Every method may be called by any thread of any process."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.store = os.path.join(path, "store")
+        self.socket = os.path.join(path, "coordinator.sock")
+        self.settings = os.path.join(path, "settings.json")
+        self._committed = os.path.join(path, "committed")
+        self._serving = os.path.join(path, "serving")
+        self._orders = os.path.join(path, "orders")
+
+    def __repr__(self) -> str:
+        return f"<RunDirectory {self.path}>"
+
+    @classmethod
+    def create(cls, path: str | None = None, uid: int | None = None) -> RunDirectory:
+        """Make the directory, or take over what a server that is gone has left.
+
+        :param path: ``None`` for a new private folder among the temporary ones.
+        :param uid: who else it may belong to: the user the workers run as.
+        :raises RunDirectoryError: it belongs to somebody else, is open to others, is in use by a
+            living server, or its path is too long for a socket.
+        """
+        if path is None:
+            base = os.environ.get("XDG_RUNTIME_DIR") or None
+            usable = base is not None and os.access(base, os.W_OK)
+            path = tempfile.mkdtemp(prefix="genwsgi-", dir=base if usable else None)
+        path = os.path.abspath(path)
+        directory = cls(path)
+        if len(os.fsencode(directory.socket)) >= _SOCKET_PATH_MAX:
+            raise RunDirectoryError(path, "is too long a path for a socket; choose a shorter one")
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(path, f"can't be made: {error.strerror}") from error
+        directory._check(uid)
+        directory._lock()
+        directory._clear()
+        os.mkdir(directory._serving, 0o700)
+        os.makedirs(directory.store, mode=0o700, exist_ok=True)
+        return directory
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Make everything in it belong to the user the workers run as, if that is another one."""
+        if uid == os.geteuid():
+            return
+        for folder, folders, files in os.walk(self.path):
+            for name in (os.curdir, *folders, *files):
+                os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)
+
+    def _check(self, uid: int | None) -> None:
+        found = os.lstat(self.path)
+        if not stat.S_ISDIR(found.st_mode):
+            raise RunDirectoryError(self.path, "is not a directory")
+        if found.st_uid not in {os.geteuid(), uid}:
+            raise RunDirectoryError(self.path, f"belongs to user {found.st_uid}, not to this one")
+        if found.st_mode & 0o077:
+            mode = stat.S_IMODE(found.st_mode)
+            raise RunDirectoryError(
+                self.path, f"is open to others (mode {mode:03o}); chmod 700 it or choose another"
+            )
+
+    def _lock(self) -> None:
+        # The workers inherit the descriptor with its lock: a directory is free only when the last
+        # process that could still use it is gone.
+        descriptor = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise RunDirectoryError(
+                self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def _clear(self) -> None:
+        """Remove what an earlier server has left."""
+        for entry in os.listdir(self.path):
+            place = os.path.join(self.path, entry)
+            if entry == "lock":
+                continue
+            if os.path.isdir(place) and not os.path.islink(place):
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                os.unlink(place)
+
+    def remove(self) -> None:
+        """Remove the directory: the server is gone."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def committed(self) -> Release:
+        """Return the committed release.
+
+        :raises RunDirectoryError: it can't be read.
+        """
+        try:
+            with open(self._committed, encoding="utf-8") as file:
+                return Release(**json.load(file))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunDirectoryError(self.path, f"the committed release is lost: {error}") from error
+
+    def record(self, release: Release) -> None:
+        """Make ``release`` the committed one: the commit point of a deploy.
+
+        :raises OSError: it could not be written, and the old one still is the committed release.
+        """
+        _replace(self._committed, json.dumps(asdict(release)))
+
+    def serving(self) -> frozenset[int]:
+        """The pids of the workers that serve requests."""
+        with contextlib.suppress(OSError):
+            return frozenset(int(entry) for entry in os.listdir(self._serving) if entry.isdigit())
+        return frozenset()
+
+    def begin_serving(self, pid: int) -> None:
+        """Say that the worker ``pid`` serves requests from now on."""
+        with open(os.path.join(self._serving, str(pid)), "w", encoding="ascii"):
+            pass
+
+    def end_serving(self, pid: int) -> None:
+        """Say that the worker ``pid`` is gone."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._serving, str(pid)))
+
+    def first(self, event: str) -> bool:
+        """Whether ``event`` has not been marked before; it is now.  One caller gets ``True``."""
+        try:
+            os.close(os.open(self._mark(event), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return False
+        return True
+
+    def happened(self, event: str) -> bool:
+        """Whether ``event`` has been marked with :meth:`first`."""
+        return os.path.exists(self._mark(event))
+
+    def _mark(self, event: str) -> str:
+        return os.path.join(self._serving, f"event-{event}")
+
+    def orders(self) -> list[dict[str, object]]:
+        """The orders that a coordinator had accepted and not ended when it died."""
+        try:
+            with open(self._orders, encoding="utf-8") as file:
+                found: list[dict[str, object]] = json.load(file)
+        except (OSError, ValueError):
+            return []
+        return found
+
+    def keep_orders(self, orders: list[dict[str, object]]) -> None:
+        """Write down the orders that have no outcome yet.
+
+        :raises OSError: they could not be written.
+        """
+        _replace(self._orders, json.dumps(orders))
+
+
+def _replace(path: str, text: str) -> None:
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user at the other end of a unix socket, as the kernel vouches for it (unix(7))."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])

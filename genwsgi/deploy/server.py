@@ -1,0 +1,355 @@
+"""The coordinator's sockets: carries out what :mod:`genwsgi.deploy.coordinator` decides.
+
+One thread runs the loop and owns everything in it; :meth:`CoordinatorServer.submit` is the only way
+in for others (triggers), through a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+
+from genwsgi.deploy import protocol
+from genwsgi.deploy.agent import label
+from genwsgi.deploy.coordinator import Action, Coordinator, Order, Record, Report, Send, TakeSnapshot
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
+from genwsgi.deploy.rundir import RunDirectory, peer_uid
+from genwsgi.deploy.source import Source
+from genwsgi.errors import GenwsgiError, ProtocolError
+
+#: How often an order is taken up again after the coordinator died over it.
+ATTEMPTS = 2
+
+#: Bytes that a peer may leave unread before it is taken for gone.
+BACKLOG = 4 * protocol.MAX_FRAME
+
+#: What the master writes into the coordinator's pipe when it got a SIGHUP.
+HANG_UP = b"H"
+
+
+@dataclass
+class Peer:
+    """One connection, of an agent or of a client."""
+
+    number: int
+    socket: socket.socket
+    decoder: protocol.Decoder = field(default_factory=protocol.Decoder)
+    outgoing: bytearray = field(default_factory=bytearray)
+    worker: bool = False
+
+
+class CoordinatorServer:
+    """The coordinator of one host's server.
+
+    :param source: reads the application's tree.
+    :param build_timeout: how long a worker may take to build, in seconds.
+    :param master: read end of a pipe whose write end only the master has: it ends with the master.
+    :param triggers: gives the triggers' status, by name.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        source: Source,
+        *,
+        build_timeout: float,
+        log: logging.Logger,
+        master: int | None = None,
+        triggers: Callable[[], dict[str, object]] = dict,
+    ) -> None:
+        self._directory = directory
+        self._source = source
+        self._log = log
+        self._master = master
+        self._triggers = triggers
+        self._decision = Coordinator(directory.committed(), build_timeout=build_timeout)
+        self._peers: dict[int, Peer] = {}
+        self._count = 0
+        self._clients: dict[str, Peer] = {}
+        self._journal: dict[str, dict[str, object]] = {}
+        self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._stopped = False
+        self._swept: frozenset[str] = frozenset()
+
+    def submit(self, trigger: str, detail: str, *, force: bool = False) -> str:
+        """Hand in an order and return its id.  Any thread may call this."""
+        order = Order(uuid.uuid4().hex[:12], trigger, force, detail)
+        self._submitted.put(order)
+        with contextlib.suppress(OSError):
+            self._wake_out.send(b"!")
+        return order.id
+
+    def stop(self) -> None:
+        """End :meth:`run` soon.  Any thread, or a signal handler, may call this."""
+        self._stopped = True
+        with contextlib.suppress(OSError):
+            self._wake_out.send(b"!")
+
+    def run(self) -> None:
+        """Coordinate until the master is gone or :meth:`stop` is called."""
+        listener = self._listen()
+        for end in (self._wake_in, self._wake_out):
+            end.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, self._take_submitted)
+        if self._master is not None:
+            os.set_blocking(self._master, False)
+            self._selector.register(self._master, selectors.EVENT_READ, self._hear_master)
+        self._resume_orders()
+        try:
+            while not self._stopped:
+                for key, events in self._selector.select(self._patience()):
+                    if isinstance(key.data, Peer):
+                        self._serve(key.data, events)
+                    else:
+                        key.data(key.fileobj)
+                self._tick()
+        finally:
+            for peer in list(self._peers.values()):
+                peer.socket.close()
+            listener.close()
+            self._selector.close()
+
+    def _listen(self) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._directory.socket)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self._directory.socket)
+        os.chmod(self._directory.socket, 0o600)
+        listener.listen(128)
+        listener.setblocking(False)
+        return listener
+
+    def _patience(self) -> float:
+        deadline = self._decision.next_deadline()
+        if self._decision.phase != "idle":
+            # Workers come and go without a word to us; see _tick.
+            return 0.1 if deadline is None else max(0.0, min(0.1, deadline - time.monotonic()))
+        return 60.0 if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._decision.phase != "idle":
+            self._perform(self._decision.serving(self._directory.serving(), now))
+        self._perform(self._decision.tick(now))
+        if self._decision.phase == "idle":
+            self._sweep()
+
+    def _sweep(self) -> None:
+        needed = self._decision.needed()
+        if needed == self._swept:
+            return
+        try:
+            self._source.store.sweep(needed)
+            self._swept = needed
+        except OSError as error:
+            self._swept = needed
+            self._log.warning("old snapshots can't be removed: %s", error)
+
+    # -- connections
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        uid = peer_uid(connection)
+        if uid not in {0, os.geteuid()}:
+            self._log.warning("a connection of user %d was refused", uid)
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._count += 1
+        peer = Peer(self._count, connection)
+        self._peers[peer.number] = peer
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+
+    def _serve(self, peer: Peer, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush(peer)
+        if not events & selectors.EVENT_READ or peer.number not in self._peers:
+            return
+        try:
+            data = peer.socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose(peer)
+            return
+        try:
+            messages = peer.decoder.feed(data)
+        except ProtocolError as error:
+            self._log.error("a peer can't be understood and is cut off: %s", error)
+            self._lose(peer)
+            return
+        for message in messages:
+            self._hear(peer, message)
+
+    def _hear(self, peer: Peer, message: protocol.Message) -> None:
+        now = time.monotonic()
+        decision = self._decision
+        if isinstance(message, protocol.Hello):
+            peer.worker = True
+            self._perform(decision.hello(peer.number, message, now))
+        elif isinstance(message, protocol.Ready):
+            # The decision needs to know who serves before it can say that all are ready.
+            actions = decision.serving(self._directory.serving(), now)
+            self._perform(actions)
+            self._perform(decision.ready(peer.number, message, now))
+        elif isinstance(message, protocol.Failed):
+            self._perform(decision.failed(peer.number, message, now))
+        elif isinstance(message, protocol.Committed):
+            self._perform(decision.committed(peer.number, message, now))
+        elif isinstance(message, protocol.OrderRequest):
+            self._clients[message.id] = peer
+            self._order(Order(message.id, message.trigger, message.force, message.detail))
+        elif isinstance(message, protocol.StatusRequest):
+            self._send(peer, self._status())
+        else:
+            self._log.error("a peer sent a %s, which is not for the coordinator", message)
+            self._lose(peer)
+
+    def _lose(self, peer: Peer) -> None:
+        if self._peers.pop(peer.number, None) is None:
+            return
+        self._selector.unregister(peer.socket)
+        peer.socket.close()
+        self._clients = {id: client for id, client in self._clients.items() if client is not peer}
+        if peer.worker:
+            self._perform(self._decision.gone(peer.number, time.monotonic()))
+
+    def _send(self, peer: Peer, message: protocol.Message) -> None:
+        peer.outgoing += protocol.encode(message)
+        if len(peer.outgoing) > BACKLOG:
+            self._lose(peer)
+        else:
+            self._flush(peer)
+
+    def _flush(self, peer: Peer) -> None:
+        try:
+            sent = peer.socket.send(peer.outgoing)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lose(peer)
+            return
+        del peer.outgoing[:sent]
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.outgoing else 0)
+        self._selector.modify(peer.socket, wanted, peer)
+
+    # -- orders
+
+    def _take_submitted(self, wake: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            wake.recv(4096)
+        while True:
+            try:
+                self._order(self._submitted.get_nowait())
+            except queue.Empty:
+                return
+
+    def _hear_master(self, pipe: int) -> None:
+        try:
+            data = os.read(pipe, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._stopped = True
+        elif HANG_UP in data:
+            self.submit("SIGHUP", "the master was told to reload", force=True)
+
+    def _order(self, order: Order, attempt: int = 1) -> None:
+        self._journal[order.id] = {**asdict(order), "attempt": attempt}
+        self._keep_journal()
+        self._log.info("order %s: deploy by %s: %s", order.id, order.trigger, order.detail)
+        self._perform(self._decision.order(order, time.monotonic()))
+
+    def _resume_orders(self) -> None:
+        """Take up what the coordinator before this one had accepted when it died."""
+        for entry in self._directory.orders():
+            try:
+                attempt = int(str(entry.pop("attempt")))
+                order = Order(**entry)  # type: ignore[arg-type]
+            except (TypeError, ValueError, KeyError):
+                continue
+            if attempt < ATTEMPTS:
+                self._order(order, attempt + 1)
+            else:
+                reason = f"the coordinator died over it {attempt} times"
+                self._report(order, OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0))
+        self._keep_journal()
+
+    def _keep_journal(self) -> None:
+        try:
+            self._directory.keep_orders(list(self._journal.values()))
+        except OSError as error:
+            self._log.error("the orders under way can't be written down: %s", error)
+
+    # -- what the decision asks for
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, TakeSnapshot):
+                self._take_snapshot()
+            elif isinstance(action, Record):
+                try:
+                    self._directory.record(action.release)
+                except OSError as error:
+                    now = time.monotonic()
+                    reason = f"the commit can't be recorded: {error}"
+                    self._perform(self._decision.record_failed(reason, now))
+                    return
+            elif isinstance(action, Send):
+                peer = self._peers.get(action.worker)
+                if peer is not None:
+                    self._send(peer, action.message)
+            elif isinstance(action, Report):
+                self._report(action.order, action.outcome)
+
+    def _take_snapshot(self) -> None:
+        try:
+            digest = self._source.take(self._decision.release.digest)
+        except (GenwsgiError, OSError) as error:
+            trace = getattr(error, "traceback", "")
+            now = time.monotonic()
+            self._perform(self._decision.snapshot_failed(clip(str(error)), clip(trace), now))
+        else:
+            now = time.monotonic()
+            self._perform(self._decision.serving(self._directory.serving(), now))
+            self._perform(self._decision.snapshot_taken(digest, now, time.time()))
+
+    def _report(self, order: Order, outcome: OrderOutcome) -> None:
+        self._journal.pop(order.id, None)
+        self._keep_journal()
+        release = self._decision.release
+        what = f"order {order.id} by {order.trigger}: {outcome.outcome}"
+        if outcome.outcome == Outcome.COMMITTED:
+            note = f"; {outcome.reason}" if outcome.reason else ""
+            self._log.info(
+                "%s: release %s is live after %.3f s%s", what, label(release), outcome.seconds, note
+            )
+        elif outcome.outcome in (Outcome.FAILED, Outcome.REFUSED):
+            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
+            self._log.error(
+                "%s: %s; release %s serves on%s", what, outcome.reason, label(release), trace
+            )
+        else:
+            self._log.info("%s: %s", what, outcome.reason)
+        client = self._clients.pop(order.id, None)
+        if client is not None:
+            self._send(client, outcome)
+
+    def _status(self) -> protocol.Status:
+        return self._decision.status(self._triggers())

@@ -1,0 +1,100 @@
+"""Every exception that genwsgi raises, each carrying its data.
+
+The text of each is one line that names the object, its state and the next step, so that a command
+can print it as it is.  What an *application* raised is never shortened: it travels whole in
+:attr:`BuildError.traceback`.
+"""
+
+from __future__ import annotations
+
+
+class GenwsgiError(Exception):
+    """Base of every error that genwsgi raises on purpose.
+
+    :ivar traceback: what the application raised, as Python prints it; empty if it was not the
+        application.
+    """
+
+    traceback: str = ""
+
+
+class TargetError(GenwsgiError):
+    """The target (``MODULE[:NAME]``) is misspelt, or names something that can't be served."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(f"target {target!r}: {reason}")
+        self.target = target
+        self.reason = reason
+
+
+class BuildError(GenwsgiError):
+    """The application's own code raised while a generation was being built.
+
+    :ivar target: the target being built.
+    :ivar reason: the last line of the traceback.
+    :ivar traceback: the whole traceback, as Python prints it.
+    """
+
+    def __init__(self, target: str, reason: str, traceback: str) -> None:
+        super().__init__(f"target {target!r} could not be built: {reason}")
+        self.target = target
+        self.reason = reason
+        self.traceback = traceback
+
+
+class BuildAbandoned(BaseException):
+    """Raised inside a build that nobody waits for any more.
+
+    A ``BaseException``, so that an application's ``except Exception`` does not keep the build going.
+    """
+
+
+class SnapshotError(GenwsgiError):
+    """The source could not be copied into a snapshot, or a snapshot could not be read."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class SourceError(SnapshotError):
+    """A source file that is new or changed does not compile.
+
+    :ivar traceback: the error as Python shows it, with the line and the caret.
+    """
+
+    def __init__(self, path: str, reason: str, traceback: str) -> None:
+        super().__init__(path, reason)
+        self.traceback = traceback
+
+
+class IllegalTransition(GenwsgiError):
+    """An event that a generation's state does not allow; the state is unchanged."""
+
+    def __init__(self, subject: str, state: str, event: str) -> None:
+        super().__init__(f"{subject} is {state}: {event} is not possible now")
+        self.subject = subject
+        self.state = state
+        self.event = event
+
+
+class LeaseError(GenwsgiError):
+    """A lease was ended that is not open: it was ended before, or belongs to another generation."""
+
+
+class ProtocolError(GenwsgiError):
+    """A peer sent bytes that are not a message of the deploy protocol."""
+
+
+class RunDirectoryError(GenwsgiError):
+    """The run directory can't be used: wrong owner, wrong mode, in use, or too long a path."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"run directory {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class OptionError(GenwsgiError):
+    """An option, or a combination of options, that genwsgi can't serve with."""

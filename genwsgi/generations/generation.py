@@ -1,0 +1,89 @@
+"""One generation: a build of the application, and the context its code runs in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any, TypeVar
+
+from genwsgi.generations.leases import Leases
+from genwsgi.generations.lifecycle import Event, State, advance
+
+T = TypeVar("T")
+
+#: The generation in whose name this code runs; ``None`` outside of any.
+active: ContextVar[Generation | None] = ContextVar("genwsgi.generation", default=None)
+
+
+class Generation:
+    """One build of the application, numbered 1, 2, 3 ... in a process.
+
+    ``state`` and ``leases`` are guarded by the lock of the switch that the generation belongs to.
+    The other attributes are set while it is being built, by the building thread, and then only read.
+
+    :ivar number: its number in this process.
+    :ivar release: what it was built from, in words for people, logs and the environ.
+    :ivar application: the WSGI callable; ``None`` until it is built.
+    :ivar modules: its module table; what that is, is the business of the isolation layer.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_contexts",
+        "application",
+        "leases",
+        "modules",
+        "name",
+        "number",
+        "release",
+        "state",
+    )
+
+    def __init__(self, number: int, release: str = "") -> None:
+        self.number = number
+        self.name = f"generation {number}"
+        self.release = release
+        self.application: Callable[..., Any] | None = None
+        self.modules: Any = None
+        self.state = State.BUILDING
+        self.leases = Leases()
+        # One context per thread: frameworks keep per-thread objects in context variables and
+        # expect to find them again; and one context can't be entered by two threads at a time.
+        self._contexts = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<Generation {self.number} {self.state.value}, {len(self.leases)} open leases>"
+
+    def advance(self, event: Event) -> None:
+        """Move to the next state, or raise :class:`~genwsgi.errors.IllegalTransition`."""
+        self.state = advance(self.state, event, self.name)
+
+    def new_context(self) -> Context:
+        """Return an empty context in which this generation is the active one."""
+        context = Context()
+        context.run(active.set, self)
+        return context
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(*args)`` in this generation's context of the calling thread.
+
+        May be called by any thread, and by code that already runs in this or another generation's
+        context.  What ``function`` raises comes through.
+        """
+        inside = active.get()
+        if inside is None:
+            try:
+                context: Context = self._contexts.context
+            except AttributeError:
+                context = self._contexts.context = self.new_context()
+            return context.run(function, *args)
+        if inside is self:
+            return function(*args)
+        # A generation's code called another generation.  The thread's own context of this one may
+        # be entered further up the stack, and a context can't be entered twice.
+        return self.new_context().run(function, *args)
+
+    def forget_contexts(self) -> None:
+        """Drop the contexts of all threads, and what frameworks left in them."""
+        self._contexts = threading.local()

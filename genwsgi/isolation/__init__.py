@@ -1,0 +1,1 @@
+"""How one process holds two versions of the same modules."""

@@ -1,0 +1,309 @@
+"""What imports see in this process: one answer per generation.
+
+Installed while at least one application is served; every place where Python looks a module up by
+name is pointed at the generation in whose name the code runs (or, outside of any, the current one):
+
+- ``sys.modules`` is replaced by :class:`SysModules`, a dict that answers for names of the scope from
+  the generation's table and for everything else from the real dict.
+- The real dict, which C code reads (``pickle``, the interpreter's own import), has for each name in
+  the scope a :class:`ModuleProxy`.
+- ``importlib`` and the interpreter load modules through one function, which is wrapped: names of the
+  scope are loaded by the generation's table under the generation's own locks.
+- A meta path finder and a path hook answer from the generation's snapshot.
+
+``_lock`` guards the list of providers and installing; it is never held while modules are loaded.
+"""
+
+from __future__ import annotations
+
+import importlib._bootstrap
+import pkgutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import FileFinder, ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from genwsgi.generations.generation import Generation, active
+from genwsgi.isolation.loader import list_in_snapshot
+from genwsgi.isolation.modules import ModuleTable
+
+#: Gives the generation that code outside of any generation means: the current one.
+Provider = Callable[[], Generation | None]
+
+bootstrap: Any = importlib._bootstrap
+
+_lock = threading.Lock()
+_providers: list[Provider] = []
+_real: dict[str, ModuleType] = sys.modules
+#: Modules that a name of the scope had in the real dict before, to be put back in the end.
+_displaced: dict[str, ModuleType] = {}
+_find_and_load = bootstrap._find_and_load
+
+
+def table_for(fullname: object) -> ModuleTable | None:
+    """Return the table that answers for a module name here and now; ``None``: it is shared."""
+    if not isinstance(fullname, str):
+        return None
+    generation = active.get()
+    if generation is not None:
+        table: ModuleTable | None = generation.modules
+        if table is not None and table.owns(fullname):
+            return table
+    for provider in reversed(_providers):
+        generation = provider()
+        if generation is not None and generation.modules is not None:
+            table = generation.modules
+            if table.owns(fullname):
+                return table
+    return None
+
+
+class ModuleProxy(ModuleType):
+    """Stands in the interpreter's own table for whichever module the asking generation means."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return getattr(_meant_by(self), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(_meant_by(self), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(_meant_by(self), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(_meant_by(self))
+
+    def __repr__(self) -> str:
+        return repr(_meant_by(self))
+
+
+def _meant_by(proxy: ModuleProxy) -> ModuleType:
+    name: str = ModuleType.__getattribute__(proxy, "__name__")
+    table = table_for(name)
+    if table is None:
+        raise AttributeError(f"module {name!r} belongs to a generation that is no longer served")
+    return table.import_module(name)
+
+
+class SysModules(dict[str, ModuleType]):
+    """``sys.modules``: the real one, with the modules of the asking generation in it."""
+
+    def __getitem__(self, name: str) -> ModuleType:
+        table = table_for(name)
+        return _real[name] if table is None else table.modules[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        table = table_for(name)
+        return (_real if table is None else table.modules).get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        table = table_for(name)
+        return name in (_real if table is None else table.modules)
+
+    def __setitem__(self, name: str, module: ModuleType) -> None:
+        table = table_for(name)
+        if table is None:
+            _real[name] = module
+            return
+        table.modules[name] = module
+        before = _real.get(name)
+        if not isinstance(before, ModuleProxy):
+            if before is not None:
+                _displaced[name] = before
+            _real[name] = ModuleProxy(name)
+
+    def __delitem__(self, name: str) -> None:
+        table = table_for(name)
+        del (_real if table is None else table.modules)[name]
+
+    def pop(self, name: str, *default: Any) -> Any:
+        table = table_for(name)
+        return (_real if table is None else table.modules).pop(name, *default)
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def update(self, *args: Any, **kwargs: ModuleType) -> None:
+        for name, module in dict(*args, **kwargs).items():
+            self[name] = module
+
+    def copy(self) -> dict[str, ModuleType]:
+        # Snapshots of dicts in one C call each: imports go on on other threads.
+        merged: dict[str, Any] = {}
+        for name, module in _real.copy().items():
+            if not isinstance(module, ModuleProxy):
+                merged[name] = module
+        tables: dict[int, ModuleTable] = {}
+        for provider in list(_providers):
+            generation = provider()
+            if generation is not None and generation.modules is not None:
+                tables[id(provider)] = generation.modules
+        mine = active.get()
+        if mine is not None and mine.modules is not None:
+            names = mine.modules.names
+            tables = {key: table for key, table in tables.items() if table.names.isdisjoint(names)}
+            tables[0] = mine.modules
+        for table in tables.values():
+            merged.update(table.modules.copy())
+        return merged
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.copy())
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self.copy())
+
+    def __len__(self) -> int:
+        return len(self.copy())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def keys(self) -> Any:
+        return self.copy().keys()
+
+    def values(self) -> Any:
+        return self.copy().values()
+
+    def items(self) -> Any:
+        return self.copy().items()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self.copy() == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+    def __reduce__(self) -> Any:
+        return dict, (self.copy(),)
+
+
+class ScopeFinder:
+    """The meta path finder (PEP 451) for names of the scope; for others it finds nothing."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        table = table_for(fullname)
+        if table is None:
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        return table.find_spec(fullname, path, others)
+
+    def invalidate_caches(self) -> None:
+        """A snapshot never changes."""
+
+
+class ScopeFolderFinder:
+    """The path entry finder of a folder of the scope: lists it as the generation's snapshot has it.
+
+    ``pkgutil.iter_modules`` asks it; the modules themselves are found by :class:`ScopeFinder`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._on_disk = FileFinder(folder, *_loaders_of_files())
+
+    def find_spec(self, fullname: str, target: object = None) -> ModuleSpec | None:
+        return self._on_disk.find_spec(fullname)
+
+    def invalidate_caches(self) -> None:
+        self._on_disk.invalidate_caches()
+
+    def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
+        table = _table_of_folder(self._folder)
+        if table is None:
+            yield from pkgutil.iter_importer_modules(self._on_disk, prefix)  # type: ignore[attr-defined]
+        else:
+            for name, package in list_in_snapshot(table.snapshot, self._folder):
+                yield prefix + name, package
+
+
+def _loaders_of_files() -> list[tuple[Any, list[str]]]:
+    """The loaders of files, as the import system sets them up for every folder."""
+    from importlib._bootstrap_external import _get_supported_file_loaders
+
+    loaders: list[tuple[Any, list[str]]] = _get_supported_file_loaders()
+    return loaders
+
+
+def _table_of_folder(folder: str) -> ModuleTable | None:
+    generations = [active.get(), *(provider() for provider in list(_providers))]
+    for generation in generations:
+        if generation is not None and generation.modules is not None:
+            table: ModuleTable = generation.modules
+            if folder in table.snapshot.folders:
+                return table
+    return None
+
+
+def _folder_hook(folder: str) -> ScopeFolderFinder:
+    if _table_of_folder(folder) is None:
+        raise ImportError(f"{folder} is not a folder of the scope", path=folder)
+    return ScopeFolderFinder(folder)
+
+
+def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
+    """What ``importlib`` and the interpreter call for every module that they don't have yet."""
+    table = table_for(name)
+    if table is None:
+        module: ModuleType = _find_and_load(name, import_)
+        return module
+    return table.import_module(name)
+
+
+_finder = ScopeFinder()
+_view = SysModules()
+
+
+def install(provider: Provider) -> None:
+    """Make imports ask ``provider``'s generation.  Any thread; balanced by :func:`uninstall`."""
+    with _lock:
+        if not _providers:
+            sys.modules = _view
+            sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]
+            sys.path_hooks.insert(0, _folder_hook)  # type: ignore[arg-type]
+            bootstrap._find_and_load = _load
+        _providers.append(provider)
+
+
+def uninstall(provider: Provider) -> None:
+    """Undo :func:`install`; with the last one everything is as it was before the first."""
+    with _lock:
+        _providers.remove(provider)
+        if _providers:
+            return
+        bootstrap._find_and_load = _find_and_load
+        sys.path_hooks.remove(_folder_hook)  # type: ignore[arg-type]
+        sys.meta_path.remove(_finder)  # type: ignore[arg-type]
+        sys.modules = _real
+        for folder, finder in list(sys.path_importer_cache.items()):
+            if isinstance(finder, ScopeFolderFinder):
+                del sys.path_importer_cache[folder]
+    forget_proxies(())
+
+
+def opened(table: ModuleTable) -> None:
+    """A generation begins: folders of its snapshot are to be listed from the snapshot."""
+    for folder in table.snapshot.folders:
+        if not isinstance(sys.path_importer_cache.get(folder), ScopeFolderFinder):
+            sys.path_importer_cache.pop(folder, None)
+
+
+def forget_proxies(tables: Sequence[ModuleTable]) -> None:
+    """Remove the proxies of modules that none of ``tables`` has."""
+    for name, module in _real.copy().items():
+        if isinstance(module, ModuleProxy) and not any(name in table.modules for table in tables):
+            if name in _displaced:
+                _real[name] = _displaced.pop(name)
+            else:
+                _real.pop(name, None)

@@ -1,0 +1,157 @@
+"""Loaders: how a module of the scope gets its code, from the snapshot and never from the disk."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+from collections.abc import Sequence
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from genwsgi.isolation.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from genwsgi.isolation.modules import ModuleTable
+
+_EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+
+#: Compiled modules inside packages of the scope, loaded once per process: most can't be twice.
+_extensions: dict[str, ModuleType] = {}
+
+
+class SnapshotLoader(SourceFileLoader):
+    """Loads one source module of a generation.  ``path`` is the real path, as ``__file__`` is."""
+
+    def __init__(self, fullname: str, path: str, table: ModuleTable) -> None:
+        super().__init__(fullname, path)
+        self._table = table
+
+    def get_data(self, path: str) -> bytes:  # type: ignore[override]
+        """Return the content of a file: source from the snapshot, data files from the disk."""
+        snapshot = self._table.snapshot
+        if path in snapshot.files:
+            return snapshot.source(path)
+        return super().get_data(path)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the snapshot's bytecode of the module."""
+        return self._table.snapshot.code(self.path)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code with the builtins of its generation (PEP 451)."""
+        code = self.get_code(self.name)
+        module.__dict__["__builtins__"] = self._table.builtins
+        parent_name, _, child = self.name.rpartition(".")
+        parent = self._table.modules.get(parent_name)
+        if parent is None:
+            exec(code, module.__dict__)
+            self._table.loaded()
+            return
+        # In a circular ``from package import submodule`` the interpreter falls back, in C, to a
+        # table that knows nothing of generations.  Binding the submodule on its package before it
+        # runs, instead of after, makes that fallback unnecessary.
+        missing = object()
+        before: Any = parent.__dict__.get(child, missing)
+        parent.__dict__[child] = module
+        try:
+            exec(code, module.__dict__)
+        except BaseException:
+            if before is missing:
+                parent.__dict__.pop(child, None)
+            else:
+                parent.__dict__[child] = before
+            raise
+        self._table.loaded()
+
+
+class SharedExtensionLoader(ExtensionFileLoader):
+    """Loads a compiled module for the first generation and hands it to all later ones."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, the same object for all generations."""
+        found = _extensions.get(self.path)
+        return found if found is not None else super().create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Initialise the module, unless an earlier generation did."""
+        if _extensions.get(self.path) is not module:
+            super().exec_module(module)
+            _extensions[self.path] = module
+
+
+def find_in_snapshot(
+    table: ModuleTable, fullname: str, path: Sequence[str] | None
+) -> ModuleSpec | None:
+    """Return the spec of a module as the snapshot has it, or ``None``.
+
+    :param path: the parent package's ``__path__``; ``None`` for a top-level name.
+    """
+    snapshot = table.snapshot
+    if path is None:
+        places = snapshot.tops.get(fullname)
+        if places is None:
+            return None
+        if places[0] in snapshot.files:
+            return _source_spec(table, fullname, places[0], None)
+        return _folder_spec(table, fullname, [place for place in places if place])
+    tail = fullname.rpartition(".")[2]
+    namespace: list[str] = []
+    for entry in path:
+        base = os.path.join(entry, tail)
+        if base in snapshot.folders:
+            spec = _folder_spec(table, fullname, [base])
+            if spec.loader is not None:
+                return spec
+        if base + ".py" in snapshot.files:
+            return _source_spec(table, fullname, base + ".py", None)
+        for suffix in _EXTENSIONS:
+            if base + suffix in snapshot.extensions:
+                loader = SharedExtensionLoader(fullname, base + suffix)
+                return importlib.util.spec_from_file_location(
+                    fullname, base + suffix, loader=loader
+                )
+        if base in snapshot.folders:
+            namespace.append(base)
+    return _namespace_spec(fullname, namespace) if namespace else None
+
+
+def list_in_snapshot(snapshot: Snapshot, folder: str) -> list[tuple[str, bool]]:
+    """Return the modules directly in ``folder`` as (name, is a package), as the snapshot has them."""
+    found: dict[str, bool] = {}
+    for path in (*snapshot.files, *snapshot.extensions):
+        parent, name = os.path.split(path)
+        if parent == folder and name != "__init__.py":
+            found.setdefault(name.partition(".")[0], False)
+        elif name == "__init__.py" and os.path.dirname(parent) == folder:
+            found[os.path.basename(parent)] = True
+    return sorted(found.items())
+
+
+def _folder_spec(table: ModuleTable, fullname: str, folders: list[str]) -> ModuleSpec:
+    for folder in folders:
+        initial = os.path.join(folder, "__init__.py")
+        if initial in table.snapshot.files:
+            return _source_spec(table, fullname, initial, [folder])
+    return _namespace_spec(fullname, folders)
+
+
+def _source_spec(
+    table: ModuleTable, fullname: str, path: str, search: list[str] | None
+) -> ModuleSpec:
+    loader = SnapshotLoader(fullname, path, table)
+    spec = importlib.util.spec_from_file_location(
+        fullname, path, loader=loader, submodule_search_locations=search
+    )
+    if spec is None:  # pragma: no cover -- only without a loader, by its documentation
+        raise ImportError(f"no spec for {fullname!r}", name=fullname)
+    return spec
+
+
+def _namespace_spec(fullname: str, folders: list[str]) -> ModuleSpec:
+    spec = ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = folders
+    return spec
+
+

@@ -1,0 +1,194 @@
+"""The scope: which top-level packages every generation imports afresh, and why.
+
+In it are the application's own packages (all that can be imported from the folders its code lives
+in) and those that the operator names.  Never in it: the standard library, and what genwsgi itself
+runs on, because the server holds their objects while generations come and go.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from genwsgi.errors import TargetError
+
+#: Shared whatever anybody says: the server's own objects come from these.
+ALWAYS_SHARED = frozenset({"genwsgi", "gunicorn", "watchdog", "pika", "gevent", "greenlet"})
+
+#: Folder names that hold no code of the application, at any depth.
+NOT_SOURCE = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
+
+_EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class ScopeRules:
+    """What decides the scope; the scope itself is looked up anew for every snapshot.
+
+    :ivar module: the target's module, like ``"shop.wsgi"``.
+    :ivar path: the folders that imports search, in order (``sys.path`` of the server).
+    :ivar own: those of them that hold the application's code (``--chdir``, ``--pythonpath``); the
+        folder that the target is found in is always one of them.
+    :ivar scope: further top-level packages to import afresh.
+    :ivar share: packages never to import afresh.
+    """
+
+    module: str
+    path: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    scope: tuple[str, ...] = ()
+    share: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> str:
+        """The target's top-level package."""
+        return self.module.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Package:
+    """Where one top-level name of the scope is found.
+
+    :ivar file: the module's file, or ``None`` for a package.
+    :ivar folders: the package's folders (several only for a namespace package).
+    :ivar reason: why it is in the scope.
+    """
+
+    name: str
+    file: str | None
+    folders: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The packages of the scope by name, and the folders they were looked for in.
+
+    :ivar roots: the folders as the operator wrote them; they may be or contain symlinks.
+    """
+
+    packages: dict[str, Package] = field(default_factory=dict)
+    roots: tuple[str, ...] = ()
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The folders and files whose changes concern the application."""
+        inside = tuple(os.path.realpath(root) for root in self.roots)
+        places = list(self.roots)
+        for package in self.packages.values():
+            for place in (package.file, *package.folders):
+                if place and not any(_below(place, root) for root in inside):
+                    places.append(place)
+        return tuple(places)
+
+
+def find_scope(rules: ScopeRules) -> Scope:
+    """Look up the scope on disk as it is now.  Symlinked folders are resolved once, here.
+
+    :raises TargetError: the target's package is not on the path.
+    """
+    packages: dict[str, Package] = {}
+    shared = {*ALWAYS_SHARED, *sys.stdlib_module_names, "__main__", *rules.share}
+    home = _home_of(rules)
+    roots = list(dict.fromkeys([*([home] if home else []), *rules.own]))
+    for root in roots:
+        for package in _own_packages(os.path.realpath(root), rules):
+            if package.name not in shared:
+                packages.setdefault(package.name, package)
+    for name in (rules.top, *rules.scope):
+        if name in packages:
+            continue
+        if name in shared:
+            if name == rules.top:
+                raise TargetError(
+                    rules.module,
+                    f"the package {name!r} is shared by all generations and can't be the target",
+                )
+            continue
+        found = _find(name, rules.path)
+        if found is None:
+            raise TargetError(
+                rules.module if name == rules.top else name,
+                f"no module named {name!r} in {', '.join(rules.path) or 'an empty path'}; "
+                "see --chdir and --pythonpath",
+            )
+        packages[name] = found
+    return Scope(packages, tuple(roots))
+
+
+def _home_of(rules: ScopeRules) -> str | None:
+    """Return the folder on the path that the target's package is in, if that is a source folder."""
+    for entry in rules.path:
+        if _package_in(entry, rules.top, "", namespaces=True) is not None:
+            return None if is_installed(entry) else entry
+    return None
+
+
+def is_installed(folder: str) -> bool:
+    """Whether packages of others are installed in ``folder``, so that not all in it is our own."""
+    resolved = os.path.realpath(folder)
+    known = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    parts = resolved.split(os.sep)
+    return resolved in known or "site-packages" in parts or "dist-packages" in parts
+
+
+def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
+    try:
+        entries = sorted(os.listdir(root))
+    except OSError:
+        return
+    named = {rules.top, *rules.scope}
+    for entry in entries:
+        name = entry[:-3] if entry.endswith(".py") else entry
+        if name.isidentifier() and name not in NOT_SOURCE:
+            # A folder without __init__.py may be anything (uploads, static files): it is only
+            # taken for a namespace package when somebody says so.
+            package = _package_in(root, name, "the application's own", namespaces=name in named)
+            if package is not None:
+                yield package
+
+
+def _package_in(root: str, name: str, reason: str, *, namespaces: bool) -> Package | None:
+    """Return what ``import name`` finds in the folder ``root``: a package before a module."""
+    folder = os.path.join(root, name)
+    if os.path.isfile(os.path.join(folder, "__init__.py")):
+        return Package(name, None, (os.path.realpath(folder),), reason)
+    if os.path.isfile(folder + ".py"):
+        return Package(name, os.path.realpath(root) + os.sep + name + ".py", (), reason)
+    if namespaces and os.path.isdir(folder):
+        return Package(name, None, (os.path.realpath(folder),), reason)
+    return None
+
+
+def _find(name: str, path: Sequence[str]) -> Package | None:
+    """Find a package wherever the import system finds it, editable installations included."""
+    for entry in path:
+        package = _package_in(entry, name, "named by an option", namespaces=False)
+        if package is not None:
+            return package
+    importlib.invalidate_caches()
+    spec = importlib.machinery.PathFinder.find_spec(name, list(path))
+    if spec is None:
+        for finder in sys.meta_path:
+            found = getattr(finder, "find_spec", lambda *_: None)(name, None)
+            if found is not None:
+                spec = found
+                break
+    if spec is None or (spec.origin or "").endswith(_EXTENSIONS):
+        return None
+    if spec.submodule_search_locations:
+        folders = tuple(os.path.realpath(folder) for folder in spec.submodule_search_locations)
+        return Package(name, None, folders, "named by an option")
+    if spec.origin and spec.origin.endswith(".py"):
+        return Package(name, os.path.realpath(spec.origin), (), "named by an option")
+    return None
+
+
+def _below(path: str, folder: str) -> bool:
+    """Whether ``path`` is ``folder`` or lies below it, by components and not by characters."""
+    return os.path.commonpath([path, folder]) == folder

@@ -1,0 +1,251 @@
+"""Source -> immutable, content-addressed copy with bytecode.
+
+A store is a folder shared by all processes of one host's server::
+
+    objects/<key>.py         one source file; the key is made from its path and its content, because
+    objects/<key>.<tag>      the bytecode beside it carries the path
+    snapshots/<digest>.json  what a snapshot consists of
+
+Everything is written under a temporary name and renamed, so a reader never sees half a file.  Whoever
+runs code from a snapshot holds a shared lock on its manifest; :meth:`Store.sweep` removes only what
+nobody holds, and a process that dies lets go by dying.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import marshal
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import IO, Any
+
+from genwsgi.errors import SnapshotError, SourceError
+from genwsgi.isolation.scope import Scope
+from genwsgi.isolation.survey import Survey, survey
+
+#: Version of the manifest; a store is never read by another version of genwsgi than wrote it.
+FORMAT = 1
+
+#: How often a tree that changes while it is read is read again before giving up.
+ATTEMPTS = 10
+
+_BYTECODE = f"{sys.implementation.cache_tag}.bin"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a generation imports from, at build time and for ever after.
+
+    :ivar digest: name of the content: equal digests mean equal code at equal places.
+    :ivar tops: for each top-level name its file or its folders.
+    :ivar files: source files (real paths) and their keys in the store.
+    :ivar extensions: compiled modules inside packages of the scope; these are not copied.
+    """
+
+    digest: str
+    store: Store
+    tops: dict[str, tuple[str, ...]]
+    files: dict[str, str]
+    extensions: frozenset[str]
+    folders: frozenset[str] = field(compare=False, repr=False)
+    _pin: IO[bytes] = field(compare=False, repr=False)
+
+    def code(self, path: str) -> CodeType:
+        """Return the bytecode of the source file ``path``.
+
+        :raises SyntaxError: the source does not compile.
+        :raises SnapshotError: the snapshot has no such file, or the store was damaged.
+        """
+        key = self.files[path]
+        try:
+            with open(self.store.object_path(key, _BYTECODE), "rb") as file:
+                code = marshal.loads(file.read())
+        except FileNotFoundError:
+            code = compile(self.source(path), path, "exec", dont_inherit=True)
+        except (OSError, ValueError, EOFError, TypeError) as error:
+            raise SnapshotError(path, f"its bytecode can't be read: {error}") from error
+        if not isinstance(code, CodeType):
+            raise SnapshotError(path, "its bytecode is damaged; deploy again")
+        return code
+
+    def source(self, path: str) -> bytes:
+        """Return the source of ``path`` as it was when the snapshot was taken."""
+        try:
+            with open(self.store.object_path(self.files[path], "py"), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise SnapshotError(path, f"its source can't be read: {error}") from error
+
+    def release(self) -> None:
+        """Let go of the snapshot: nobody in this process imports from it any more."""
+        self._pin.close()
+
+
+class Store:
+    """A folder of snapshots.  Any process of the server may read; one at a time takes and sweeps."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._objects = os.path.join(path, "objects")
+        self._snapshots = os.path.join(path, "snapshots")
+        for folder in (path, self._objects, self._snapshots):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+
+    def object_path(self, key: str, kind: str) -> str:
+        """Where the object ``key`` is kept, as source (``py``) or bytecode."""
+        return os.path.join(self._objects, f"{key}.{kind}")
+
+    def take(self, scope: Scope, extra: Iterable[str] = (), known: Snapshot | None = None) -> str:
+        """Copy and compile the source of ``scope`` as it is on disk now; return the digest.
+
+        :param extra: further files that belong to the release (templates, ``.env``): a change of
+            theirs gives another digest, but they are not copied.
+        :param known: the snapshot in use.  A file that doesn't compile is an error when it is new
+            or changed since; one that was broken before has not hurt anybody and is let alone.
+        :raises SourceError: a new or changed file does not compile.
+        :raises SnapshotError: the tree can't be read, keeps changing, or can't be copied.
+        """
+        extra = tuple(extra)
+        for _ in range(ATTEMPTS):
+            seen = survey(scope, extra)
+            if seen.unchanged():
+                break
+        else:
+            raise SnapshotError(
+                ", ".join(scope.roots), "keeps changing while it is read; deploy when it is still"
+            )
+        try:
+            for path, (key, source) in seen.sources.items():
+                trusted = known is not None and known.files.get(path) == key
+                self._add(path, key, source, strict=known is not None and not trusted)
+            return self._write_manifest(seen)
+        except OSError as error:
+            raise SnapshotError(self.path, f"the snapshot can't be written: {error}") from error
+
+    def open(self, digest: str) -> Snapshot:
+        """Open a snapshot and hold it until :meth:`Snapshot.release`.
+
+        :raises SnapshotError: there is none, or it was written by another version.
+        """
+        path = self._manifest_path(digest)
+        try:
+            pin = open(path, "rb")  # noqa: SIM115 -- held on purpose until release()
+        except OSError as error:
+            raise SnapshotError(path, f"can't be opened: {error}; deploy again") from error
+        try:
+            fcntl.flock(pin, fcntl.LOCK_SH)
+            if not os.path.exists(path):
+                raise SnapshotError(path, "was removed a moment ago; deploy again")
+            manifest: dict[str, Any] = json.load(pin)
+            if manifest.get("format") != FORMAT:
+                raise SnapshotError(path, "was written by another version of genwsgi; restart")
+        except BaseException:
+            pin.close()
+            raise
+        files: dict[str, str] = manifest["files"]
+        tops = {name: tuple(places) for name, places in manifest["tops"].items()}
+        return Snapshot(
+            digest=digest,
+            store=self,
+            tops=tops,
+            files=files,
+            extensions=frozenset(manifest["extensions"]),
+            folders=_folders(files, tops),
+            _pin=pin,
+        )
+
+    def sweep(self, keep: Iterable[str]) -> None:
+        """Remove the snapshots that are neither in ``keep`` nor held by anybody, and their files.
+
+        Must not run at the same time as :meth:`take`, which would lose objects to it.
+        """
+        kept: set[str] = set()
+        wanted = set(keep)
+        for entry in os.listdir(self._snapshots):
+            path = os.path.join(self._snapshots, entry)
+            digest = entry.partition(".")[0]
+            if digest in wanted or _held(path):
+                with open(path, "rb") as file:
+                    kept.update(json.load(file)["files"].values())
+            else:
+                os.unlink(path)
+        for entry in os.listdir(self._objects):
+            if entry.partition(".")[0] not in kept:
+                os.unlink(os.path.join(self._objects, entry))
+
+    def digests(self) -> list[str]:
+        """The snapshots that the store holds now."""
+        return sorted(entry.partition(".")[0] for entry in os.listdir(self._snapshots))
+
+    def _manifest_path(self, digest: str) -> str:
+        return os.path.join(self._snapshots, f"{digest}.json")
+
+    def _add(self, path: str, key: str, source: bytes, *, strict: bool) -> None:
+        """Store one source file and its bytecode, unless the store has them."""
+        kept = self.object_path(key, "py")
+        if os.path.exists(kept):
+            if not strict or os.path.exists(self.object_path(key, _BYTECODE)):
+                return
+        else:
+            _write(kept, source)
+        try:
+            code = compile(source, path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:  # ValueError: null bytes, before 3.12
+            if strict:
+                shown = "".join(traceback.format_exception_only(error)).rstrip()
+                raise SourceError(path, f"does not compile: {error}", shown) from error
+        else:
+            _write(self.object_path(key, _BYTECODE), marshal.dumps(code))
+
+    def _write_manifest(self, seen: Survey) -> str:
+        content = {
+            "format": FORMAT,
+            "tops": seen.tops,
+            "files": {path: key for path, (key, _) in seen.sources.items()},
+            "extensions": sorted(seen.extensions),
+            "others": seen.others,
+        }
+        encoded = json.dumps(content, sort_keys=True).encode()
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        path = self._manifest_path(digest)
+        if not os.path.exists(path):
+            _write(path, encoded)
+        return digest
+
+
+def _write(path: str, content: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+def _held(path: str) -> bool:
+    """Whether somebody holds the snapshot whose manifest is at ``path``."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _folders(files: Iterable[str], tops: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    """All folders between the files and their top-level packages: what imports may search."""
+    highest = {place for places in tops.values() for place in places if not place.endswith(".py")}
+    folders = set(highest)
+    for path in files:
+        folder = os.path.dirname(path)
+        found: list[str] = []
+        while folder not in folders and folder != os.path.dirname(folder):
+            found.append(folder)
+            folder = os.path.dirname(folder)
+        if folder in folders:
+            folders.update(found)
+    return frozenset(folders)

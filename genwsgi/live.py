@@ -1,0 +1,257 @@
+"""The application of this process: builds generations, swaps them in, tears the old ones down.
+
+Knows of no deploy protocol and no server.  ``_lock`` guards the numbering and the set of living
+generations; it is taken by itself, and never held while application code runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from genwsgi.build import build, tear_down
+from genwsgi.errors import BuildAbandoned, GenwsgiError
+from genwsgi.generations.generation import Generation
+from genwsgi.generations.lifecycle import Event
+from genwsgi.generations.middleware import Middleware
+from genwsgi.generations.switch import Statistics, Switch
+from genwsgi.isolation import effects, imports
+from genwsgi.isolation.snapshot import Store
+from genwsgi.target import Target
+
+log = logging.getLogger("genwsgi")
+
+#: After each module of a background build the builder lets requests run for this long, in seconds.
+PAUSE = 0.001
+
+#: Retired generations that come within this time are collected together, in seconds.
+GATHER = 0.2
+
+
+class LiveApplication:
+    """One application in one process, in as many generations as still owe a response.
+
+    :param target: what to serve.
+    :param store: where the snapshots are.
+    :param factory: see :func:`genwsgi.target.resolve`.
+    :param header: name of a response header for the generation's number, or ``None``.
+    :ivar application: the stable WSGI callable for the server.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        store: Store,
+        *,
+        factory: bool | None = None,
+        header: str | None = None,
+    ) -> None:
+        self._target = target
+        self._store = store
+        self._factory = factory
+        self._lock = threading.Lock()
+        self._number = 0
+        self._living: set[Generation] = set()
+        self._retired: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
+        self._janitor: threading.Thread | None = None
+        self._switch = Switch(self._retired.put)
+        self.application = Middleware(self._switch, header)
+        imports.install(self._current)
+        effects.install()
+
+    def __repr__(self) -> str:
+        return f"<LiveApplication {self._target.text} {self._switch!r}>"
+
+    @property
+    def current(self) -> Generation | None:
+        """The generation that new requests get."""
+        return self._switch.current
+
+    def _current(self) -> Generation | None:
+        return self._switch.current
+
+    def build(
+        self, digest: str, release: str, on_module: Callable[[int], None] | None = None
+    ) -> Generation:
+        """Build a generation from the snapshot ``digest`` on the calling thread.
+
+        :param release: the release in words, for the environ and the logs.
+        :raises TargetError, BuildError, SnapshotError: as :func:`genwsgi.build.build`; no trace is
+            left and what is being served is untouched.
+        """
+        snapshot = self._store.open(digest)
+        with self._lock:
+            self._number += 1
+            generation = Generation(self._number, release)
+            self._living.add(generation)
+        try:
+            build(generation, self._target, snapshot, self._factory, on_module)
+        except BaseException:
+            self._bury(generation)
+            raise
+        return generation
+
+    def swap(self, generation: Generation) -> None:
+        """Make a ready generation the current one: one pointer assignment."""
+        if self._janitor is None:
+            self._janitor = threading.Thread(
+                target=self._tidy, name="genwsgi-janitor", daemon=True
+            )
+            self._janitor.start()
+        self._switch.swap(generation)
+
+    def discard(self, generation: Generation) -> None:
+        """Drop a ready generation that will not be swapped in."""
+        tear_down(generation, Event.DISCARDED)
+        self._bury(generation)
+
+    def draining(self) -> list[Generation]:
+        """The replaced generations that still owe a response, oldest first."""
+        return self._switch.draining()
+
+    def statistics(self) -> Statistics:
+        """What is current and what drains.  Any thread may ask."""
+        return self._switch.statistics()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Take no more requests and tear down what has no lease open; the rest as leases end.
+
+        :param timeout: how long to wait for the teardown, in seconds.
+        """
+        self._switch.close()
+        self._retired.put(None)
+        if self._janitor is not None:
+            self._janitor.join(timeout)
+        effects.uninstall()
+        imports.uninstall(self._current)
+
+    def _tidy(self) -> None:
+        """The janitor thread: teardown and collection, away from the requests."""
+        ended = False
+        while not ended:
+            gone = 0
+            generation = self._retired.get()
+            deadline = time.monotonic() + GATHER
+            while True:
+                if generation is None:
+                    ended = True
+                    break
+                self._retire(generation)
+                gone += 1
+                # Not to be kept alive by this frame while it waits.
+                del generation
+                try:
+                    generation = self._retired.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+            generation = None
+            if gone:
+                gc.collect()
+
+    def _retire(self, generation: Generation) -> None:
+        effects_of = effects.effects_of(generation)
+        try:
+            tear_down(generation)
+        except Exception:
+            log.exception("%s could not be torn down whole", generation.name)
+        self._bury(generation)
+        left = effects_of.stragglers() if effects_of is not None else []
+        if left:
+            names = ", ".join(thread.name for thread in left)
+            log.warning("%s has retired but its threads still run: %s", generation.name, names)
+        log.info("%s has retired", generation.name)
+
+    def _bury(self, generation: Generation) -> None:
+        with self._lock:
+            self._living.discard(generation)
+            tables = [other.modules for other in self._living if other.modules is not None]
+        imports.forget_proxies(tables)
+
+
+class BackgroundBuild:
+    """A build on a thread of its own, that can be given up.
+
+    :param done: called on that thread when the build has ended, unless it was abandoned before.
+    :ivar generation: the ready generation, or ``None``.
+    :ivar error: why there is none.
+    :ivar seconds: how long it took.
+    """
+
+    def __init__(
+        self,
+        live: LiveApplication,
+        digest: str,
+        release: str,
+        done: Callable[[BackgroundBuild], None],
+    ) -> None:
+        self.generation: Generation | None = None
+        self.error: GenwsgiError | None = None
+        self.seconds = 0.0
+        self._live = live
+        self._digest = digest
+        self._release = release
+        self._done = done
+        # Guards the race between the end of the build and its abandonment.
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name=f"genwsgi-build {release}", daemon=True)
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Give the build up: it stops as soon as it can and leaves nothing.  Any thread."""
+        with self._lock:
+            self._abandoned = True
+            if self._ended:
+                return
+            # A build may hang in an endless loop; this makes it raise at its next instruction.
+            # A thread blocked in C sees it when it comes back.
+            ident = self._thread.ident
+            if ident is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(ident), ctypes.py_object(BuildAbandoned)
+                )
+
+    @property
+    def running(self) -> bool:
+        """Whether the build's thread is still at it."""
+        return self._thread.is_alive()
+
+    def where(self) -> str:
+        """Where the build is now, as the last lines of its stack, for the log."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        if frame is None:
+            return "ended"
+        return "".join(traceback.format_stack(frame, limit=-3)).rstrip()
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        with contextlib.suppress(BuildAbandoned):
+            try:
+                self.generation = self._live.build(self._digest, self._release, self._breathe)
+            except GenwsgiError as error:
+                self.error = error
+            self._end(time.monotonic() - started)
+
+    def _end(self, seconds: float) -> None:
+        with self._lock:
+            self._ended = True
+            self.seconds = seconds
+            abandoned = self._abandoned
+        if not abandoned:
+            self._done(self)
+        elif self.generation is not None:
+            self._live.discard(self.generation)
+
+    def _breathe(self, modules: int) -> None:
+        if self._abandoned:
+            raise BuildAbandoned
+        time.sleep(PAUSE)

@@ -1,0 +1,187 @@
+"""The command's application: gunicorn's, with a target that is built anew for every deploy."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.errors import AppImportError, ConfigError
+
+from genwsgi.deploy.agent import Agent
+from genwsgi.deploy.protocol import Release
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.errors import GenwsgiError
+from genwsgi.isolation.snapshot import Store
+from genwsgi.live import LiveApplication
+from genwsgi.server.arbiter import GenwsgiArbiter
+from genwsgi.server.coordinator import LOG_SETTINGS, make_source
+from genwsgi.server.logs import join_error_log
+from genwsgi.server.settings import GenwsgiConfig, check
+from genwsgi.server.supervisor import CoordinatorProcess
+from genwsgi.target import Target, parse
+from genwsgi.triggers.sieve import DEFAULT_IGNORE
+
+#: Before a worker that can't build the committed release lets the master try another, in seconds.
+BOOT_PAUSE = 1.0
+
+#: Exit status for a command line that can't be served, as argparse has it.
+USAGE_ERROR = 2
+
+
+class _Run(BaseApplication):
+    """The end of gunicorn's chain of ``run`` methods: our arbiter instead of gunicorn's."""
+
+    def run(self) -> None:
+        GenwsgiArbiter(self).run()
+
+
+class GenwsgiApplication(WSGIApplication, _Run):
+    """What the ``genwsgi`` command serves.
+
+    :ivar directory: the run directory, once the master has opened it.
+    :ivar coordinator: the coordinator's process, in the master.
+    """
+
+    def __init__(self, prog: str | None = None) -> None:
+        self.directory: RunDirectory | None = None
+        self.coordinator: CoordinatorProcess | None = None
+        self.target: Target
+        super().__init__(None, prog=prog)
+
+    # -- the configuration
+
+    def load_default_config(self) -> None:
+        """Begin with our defaults and our options."""
+        self.cfg = GenwsgiConfig(self.usage, prog=self.prog)
+
+    def init(self, parser: Any, opts: Any, args: list[str]) -> None:
+        """Take the target; there is no PasteDeploy here (see :func:`check`)."""
+        self.app_uri: str | None = None
+        if args:
+            self.cfg.set("default_proc_name", args[0])
+            self.app_uri = args[0]
+
+    def load_config(self) -> None:
+        """Load everything, and refuse what can't be served."""
+        super().load_config()
+        check(self.cfg)
+        try:
+            self.target = parse(str(self.app_uri))
+        except GenwsgiError as error:
+            raise ConfigError(str(error)) from None
+
+    def options(self) -> dict[str, Any]:
+        """Our options and what else the coordinator has to know, as plain data."""
+        cfg = self.cfg
+        assert self.directory is not None
+        pythonpath = [os.path.abspath(path) for path in (cfg.pythonpath or "").split(",") if path]
+        log = {name: cfg.settings[name].get() for name in LOG_SETTINGS}
+        if not isinstance(log["logger_class"], str):
+            log["logger_class"] = None  # a class of the config file's own: not known elsewhere
+        return {
+            "module": self.target.module,
+            "sys_path": [os.path.abspath(entry) for entry in sys.path],
+            "own": [cfg.chdir, *pythonpath],
+            "scope": cfg.scope,
+            "share": cfg.share,
+            "run_dir": self.directory.path,
+            "watch": cfg.watch,
+            "watch_path": [os.path.abspath(path) for path in cfg.watch_path],
+            "watch_pattern": cfg.watch_pattern,
+            "watch_ignore": [*DEFAULT_IGNORE, *cfg.watch_ignore],
+            "watch_polling": cfg.watch_polling,
+            "watch_interval": cfg.watch_interval,
+            "build_timeout": cfg.build_timeout,
+            "uid": cfg.uid,
+            "gid": cfg.gid,
+            "initgroups": cfg.initgroups,
+            "log": {name: value for name, value in log.items() if value is not None},
+        }
+
+    # -- the master
+
+    def run(self) -> None:
+        """Serve.  A mistake of the command line ends with one line, not a traceback."""
+        try:
+            super().run()
+        except GenwsgiError as error:
+            print(f"genwsgi: {error}", file=sys.stderr)
+            sys.exit(USAGE_ERROR)
+
+    def open(self) -> None:
+        """Make the run directory and take the snapshot that the workers start from.
+
+        :raises GenwsgiError: the target isn't there, or the directory can't be used.
+        """
+        path = self.cfg.run_dir
+        if path is not None and "GUNICORN_PID" in os.environ:
+            path += ".2"  # beside the server that this one is to replace, as with its pid file
+        self.directory = RunDirectory.create(path, self.cfg.uid)
+        options = self.options()
+        with open(self.directory.settings, "w", encoding="utf-8") as file:
+            json.dump(options, file)
+        source = make_source(options, Store(self.directory.store))
+        release = Release(1, source.take(), "start", "what the server started with", time.time())
+        self.directory.record(release)
+        self.directory.give_to(self.cfg.uid, self.cfg.gid)
+
+    def close(self) -> None:
+        """Remove the run directory."""
+        if self.directory is not None:
+            self.directory.remove()
+
+    # -- a worker
+
+    def load(self) -> Callable[..., Any]:
+        """Build the committed release in this process and return the stable callable."""
+        log = join_error_log()
+        if self.coordinator is not None:
+            self.coordinator.forget()
+        if self.directory is None:
+            return self._check_only()
+        live = LiveApplication(
+            self.target,
+            Store(self.directory.store),
+            factory=self.cfg.factory,
+            header=self.cfg.generation_header,
+        )
+        agent = Agent(live, self.directory, log)
+        try:
+            agent.boot()
+        except GenwsgiError as error:
+            self._refuse(error)
+        agent.start()
+        self.directory.first("served")
+        return live.application
+
+    def _check_only(self) -> Callable[..., Any]:
+        """``--check-config`` and ``--print-config``: build once, in the process of the command."""
+        self.open()
+        assert self.directory is not None
+        try:
+            live = LiveApplication(
+                self.target, Store(self.directory.store), factory=self.cfg.factory
+            )
+            live.swap(live.build(self.directory.committed().digest, "checked"))
+            return live.application
+        finally:
+            self.close()
+
+    def _refuse(self, error: GenwsgiError) -> NoReturn:
+        """This worker can't boot: the server must not start, or must not stop, because of it."""
+        assert self.directory is not None
+        whole = f"{error.traceback}\n{error}".lstrip()
+        if self.directory.happened("served"):
+            # The release was served before, so what is wrong is around it (a database that is
+            # away).  gunicorn would halt the whole server for the exit codes it uses for this.
+            join_error_log().error("this worker can't boot; another one will try\n%s", whole)
+            time.sleep(BOOT_PAUSE)
+            sys.exit(1)
+        shown = whole if self.directory.first("refused") else "(as the other worker said)"
+        raise AppImportError(shown)

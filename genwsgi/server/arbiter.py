@@ -1,0 +1,82 @@
+"""gunicorn's arbiter with a coordinator at its side.
+
+No threads here: the master forks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from gunicorn.arbiter import Arbiter
+
+from genwsgi.server.logs import join_error_log
+from genwsgi.server.supervisor import CoordinatorProcess
+
+if TYPE_CHECKING:
+    from genwsgi.server.application import GenwsgiApplication
+
+
+class GenwsgiArbiter(Arbiter):
+    """Starts from a snapshot, keeps a coordinator running, and takes SIGHUP for a deploy.
+
+    gunicorn's own reload, which replaces the workers, stays what :meth:`reload` does.
+    """
+
+    app: GenwsgiApplication
+
+    def __init__(self, app: GenwsgiApplication) -> None:
+        super().__init__(app)
+        self._coordinator: CoordinatorProcess | None = None
+
+    def run(self) -> None:
+        """Serve until told to stop, and leave nothing behind."""
+        master = os.getpid()
+        try:
+            super().run()
+        finally:
+            # A forked worker leaves through here as well, and has nothing to clear away.
+            if os.getpid() == master:
+                if self._coordinator is not None:
+                    self._coordinator.stop()
+                self.app.close()
+
+    def start(self) -> None:
+        """Take the first snapshot, before a port is bound or a worker forked."""
+        join_error_log()
+        self.app.open()
+        super().start()
+        assert self.app.directory is not None
+        self._coordinator = self.app.coordinator = CoordinatorProcess(
+            self.app.directory, self.log
+        )
+        self._coordinator.ensure()
+
+    def manage_workers(self) -> None:
+        """Keep the coordinator and the workers running.  Called at least every second."""
+        if self._coordinator is not None:
+            self._coordinator.ensure()
+        super().manage_workers()
+
+    def reap_workers(self) -> None:
+        """Reap workers, and say that they serve no more."""
+        before = set(self.WORKERS)
+        try:
+            super().reap_workers()
+        finally:
+            if self.app.directory is not None:
+                for pid in before - set(self.WORKERS):
+                    self.app.directory.end_serving(pid)
+
+    def handle_hup(self) -> None:
+        """SIGHUP is a deploy."""
+        if self._coordinator is not None:
+            self.log.info("Hang up: ordering a deploy")
+            self._coordinator.hang_up()
+
+    def handle_usr1(self) -> None:
+        """Reopen the log files, the coordinator's too."""
+        super().handle_usr1()
+        if self._coordinator is not None:
+            self._coordinator.signal(signal.SIGUSR1)

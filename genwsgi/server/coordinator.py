@@ -1,0 +1,95 @@
+"""The coordinator's process: settings in, a running :class:`CoordinatorServer` out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from gunicorn import util
+from gunicorn.config import Config
+
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.deploy.server import CoordinatorServer
+from genwsgi.deploy.source import Source
+from genwsgi.isolation.scope import ScopeRules
+from genwsgi.isolation.snapshot import Store
+from genwsgi.server.logs import join_error_log
+from genwsgi.triggers.others import find_others
+from genwsgi.triggers.registry import make_triggers
+
+#: gunicorn's settings that decide where the log goes.
+LOG_SETTINGS = (
+    "errorlog",
+    "loglevel",
+    "logger_class",
+    "logconfig",
+    "logconfig_dict",
+    "logconfig_json",
+    "syslog",
+    "syslog_addr",
+    "syslog_prefix",
+    "syslog_facility",
+    "proc_name",
+    "default_proc_name",
+)
+
+
+def make_source(options: dict[str, Any], store: Store) -> Source:
+    """Return what reads the application's tree, as the options say."""
+    rules = ScopeRules(
+        module=options["module"],
+        path=tuple(options["sys_path"]),
+        own=tuple(options["own"]),
+        scope=tuple(options["scope"]),
+        share=tuple(options["share"]),
+    )
+    others = find_others(options["watch_path"], options["watch_pattern"], options["watch_ignore"])
+    return Source(rules, store, others)
+
+
+def main(options: dict[str, Any]) -> None:
+    """Run the coordinator until the master is gone.
+
+    :param options: as :meth:`genwsgi.server.application.GenwsgiApplication.options` wrote them.
+    """
+    directory = RunDirectory(options["run_dir"])
+    cfg = Config(prog="genwsgi")
+    for name, value in options["log"].items():
+        cfg.set(name, value)
+    logger = cfg.logger_class(cfg)
+    log = join_error_log()
+    util._setproctitle(f"coordinator [{cfg.proc_name}]")
+    util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
+    source = make_source(options, Store(directory.store))
+    triggers = []
+    server = CoordinatorServer(
+        directory,
+        source,
+        build_timeout=options["build_timeout"],
+        log=log,
+        master=int(sys.argv[2]),
+        triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
+    )
+    signal.signal(signal.SIGTERM, lambda number, frame: server.stop())
+    signal.signal(signal.SIGUSR1, lambda number, frame: logger.reopen_files())
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    options["roots"] = list(source.scope().watched)
+    triggers.extend(make_triggers(options, server.submit, log))
+    for trigger in triggers:
+        trigger.start()
+    if options["watch"]:
+        # What changed while nobody was watching.
+        server.submit("watch", "a look at the files as the watch begins")
+    try:
+        server.run()
+    finally:
+        for trigger in triggers:
+            trigger.stop()
+        for trigger in triggers:
+            trigger.join(2.0)
+        # A thread that hangs must not keep a coordinator alive whose master is gone.
+        sys.stderr.flush()
+        os._exit(0)

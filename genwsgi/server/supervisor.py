@@ -1,0 +1,93 @@
+"""The coordinator's process, as the master looks after it.  The master has no threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.deploy.server import HANG_UP
+
+#: Between two starts of a coordinator that keeps dying, in seconds: at first, and at most.
+RESTART = (0.0, 5.0)
+
+#: How long a coordinator may take to end, in seconds.
+END = 3.0
+
+#: The interpreter starts isolated, so that no module of the application (a ``json.py`` beside it)
+#: is taken for one of the standard library; its path is then the server's.
+_BOOT = (
+    "import json, sys; settings = json.load(open(sys.argv[1])); sys.path[:] = settings['sys_path'];"
+    "from genwsgi.server.coordinator import main; main(settings)"
+)
+
+
+class CoordinatorProcess:
+    """Starts the coordinator as a fresh interpreter, starts it again if it dies, and ends it.
+
+    The pipe outlives a coordinator that dies: what the master wrote and nobody read is read by the
+    next one.  It ends when the master does, and the coordinator with it.
+    """
+
+    def __init__(self, directory: RunDirectory, log: logging.Logger) -> None:
+        self._directory = directory
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read, self._write = os.pipe()
+        self._started = 0.0
+        self._pause = RESTART[0]
+
+    def ensure(self) -> None:
+        """Start a coordinator unless one runs.  To be called by the master every second or so."""
+        now = time.monotonic()
+        if self._process is not None:
+            if self._process.poll() is None:
+                return
+            self._log.error("the coordinator (pid %d) has died", self._process.pid)
+            self._process = None
+            lived = now - self._started
+            self._pause = RESTART[0] if lived > RESTART[1] else min(2 * self._pause + 0.2, RESTART[1])
+        if now < self._started + self._pause:
+            return
+        self._started = now
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BOOT, self._directory.settings, str(self._read)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[self._read],
+            # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
+            start_new_session=True,
+        )
+        self._log.info("the coordinator runs (pid %d)", self._process.pid)
+
+    @property
+    def pid(self) -> int | None:
+        """The coordinator's process, or ``None`` while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def hang_up(self) -> None:
+        """Order a deploy: the master got a SIGHUP."""
+        os.write(self._write, HANG_UP)
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """End the coordinator; kill it if it doesn't."""
+        os.close(self._write)
+        if self._process is not None:
+            try:
+                self._process.wait(END)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(END)
+        os.close(self._read)
+
+    def forget(self) -> None:
+        """In a forked worker: let go of the pipe, or it would outlive the master."""
+        os.close(self._write)
+        os.close(self._read)
