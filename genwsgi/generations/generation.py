@@ -20,7 +20,7 @@ class Generation:
     """One build of the application, numbered 1, 2, 3 ... in a process.
 
     ``state`` and ``leases`` are guarded by the lock of the switch that the generation belongs to.
-    The other attributes are set while it is being built, by the building thread, and then only read.
+    The others are set while it is being built, by the building thread, and then only read.
 
     :ivar number: its number in this process.
     :ivar release: what it was built from, in words for people, logs and the environ.
@@ -48,8 +48,8 @@ class Generation:
         self.modules: Any = None
         self.state = State.BUILDING
         self.leases = Leases()
-        # One context per thread: frameworks keep per-thread objects in context variables and
-        # expect to find them again; and one context can't be entered by two threads at a time.
+        # Contexts per thread: frameworks keep per-thread objects in context variables and expect
+        # to find them again; and one context can't be entered by two threads at a time.
         self._contexts = threading.local()
 
     def __repr__(self) -> str:
@@ -71,18 +71,20 @@ class Generation:
         May be called by any thread, and by code that already runs in this or another generation's
         context.  What ``function`` raises comes through.
         """
-        inside = active.get()
-        if inside is None:
-            try:
-                context: Context = self._contexts.context
-            except AttributeError:
-                context = self._contexts.context = self.new_context()
-            return context.run(function, *args)
-        if inside is self:
+        if active.get() is self:
             return function(*args)
-        # A generation's code called another generation.  The thread's own context of this one may
-        # be entered further up the stack, and a context can't be entered twice.
-        return self.new_context().run(function, *args)
+        # A context can't be entered twice, and one may be entered further up the stack: this
+        # generation called another one that calls back.  So a stack of those that are free; calls
+        # return in the reverse order, and each depth finds its own context again.
+        try:
+            free: list[Context] = self._contexts.free
+        except AttributeError:
+            free = self._contexts.free = []
+        context = free.pop() if free else self.new_context()
+        try:
+            return context.run(function, *args)
+        finally:
+            free.append(context)
 
     def forget_contexts(self) -> None:
         """Drop the contexts of all threads, and what frameworks left in them."""

@@ -68,4 +68,4 @@ class Leases:
     def oldest(self) -> float | None:
         """When the oldest open lease was taken (monotonic seconds), or ``None``."""
         # A copy in one C call: the status asks without the switch's lock.
-        return min((lease.since for lease in tuple(self._open)), default=None)
+        return min((lease.since for lease in self._open.copy()), default=None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from genwsgi.generations.switch import Switch
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from genwsgi.generations.leases import Lease
 
@@ -35,65 +35,90 @@ class Hold:
         self._lease: Lease | None = lease
         self._close = close
 
-    def __call__(self) -> None:
+    def close(self) -> None:
+        """What the server calls when it is done with the body."""
+        self._finish(self._switch.end)
+
+    def __del__(self) -> None:
+        self._finish(self._switch.drop)
+
+    def _finish(self, end: Callable[[Lease], None]) -> None:
         lease, self._lease = self._lease, None
         if lease is None:
             return
-        close, self._close = self._close, None
         try:
-            if close is not None:
-                lease.generation.run(close)
+            self._let_go(lease)
         finally:
-            self._switch.end(lease)
+            end(lease)
 
-    def give_back(self) -> None:
-        """Have nothing to do with the lease any more: somebody else ends it."""
-        self._lease = None
-
-    def __del__(self) -> None:
-        if self._lease is not None:
-            self()
+    def _let_go(self, lease: Lease) -> None:
+        """Close the application's body, in the generation's context."""
+        close, self._close = self._close, None
+        if close is not None:
+            lease.generation.run(close)
 
 
 class ListBody(list[bytes]):
     """A list body: still a list, so that a server can see its length, and closed like any body."""
 
     __slots__ = ("close",)
-    close: Hold
+    close: Callable[[], None]
 
 
-class LazyBody:
-    """A body whose iteration runs application code: a generator, a response object, anything."""
+class LazyBody(Hold):
+    """A body whose iteration runs application code: a generator, a response object, anything.
 
-    __slots__ = ("_body", "_iterator", "_run", "close")
+    Once closed it is at its end, and holds nothing of the application.
+    """
 
-    def __init__(self, body: Iterable[bytes], lease: Lease, close: Hold) -> None:
-        self._body = body
+    __slots__ = ("_body", "_iterator")
+
+    def __init__(
+        self,
+        switch: Switch,
+        lease: Lease,
+        close: Callable[[], object] | None,
+        body: Iterable[bytes],
+    ) -> None:
+        super().__init__(switch, lease, close)
+        self._body: Any = body
         self._iterator: Iterator[bytes] | None = None
-        self._run = lease.generation.run
-        self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self._lease is None:
+            raise StopIteration
+        return self._lease.generation.run(self._next)
+
+    def _next(self) -> bytes:
         iterator = self._iterator
         if iterator is None:
-            iterator = self._iterator = self._run(iter, self._body)
-        return self._run(next, iterator)
+            iterator = self._iterator = iter(self._body)
+        return next(iterator)
+
+    def _let_go(self, lease: Lease) -> None:
+        try:
+            super()._let_go(lease)
+        finally:
+            # Here and not with the object itself: an unfinished generator runs its `finally` now.
+            lease.generation.run(self._forget)
+
+    def _forget(self) -> None:
+        self._body = self._iterator = None
 
 
 class SizedBody(LazyBody):
     """A lazy body that knows its length in blocks, which PEP 3333 lets a server use."""
 
-    __slots__ = ("_size",)
-
-    def __init__(self, body: Iterable[bytes], lease: Lease, close: Hold) -> None:
-        super().__init__(body, lease, close)
-        self._size: int = lease.generation.run(len, body)  # type: ignore[arg-type]
+    __slots__ = ()
 
     def __len__(self) -> int:
-        return self._size
+        if self._lease is None:
+            return 0
+        # Only when the server asks: the length may be costly, or a mistake nobody would notice.
+        return self._lease.generation.run(len, self._body)
 
 
 class Middleware:
@@ -109,9 +134,8 @@ class Middleware:
         self._switch = switch
         self._header = header
 
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request on the current generation; see PEP 3333."""
         switch = self._switch
         lease = switch.lease()
         generation = lease.generation
@@ -121,37 +145,31 @@ class Middleware:
             start_response = _adding(self._header, str(generation.number), start_response)
         try:
             body: Any = generation.run(generation.application, environ, start_response)  # type: ignore[arg-type]
-            return self._leased(environ, body, lease)
+            kind = type(body)
+            plain = kind is list or kind is tuple
+            close = None if plain else generation.run(getattr, body, "close", None)
         except BaseException:
-            # The lease is open unless the body took it over, and then nothing above raises.
             switch.end(lease)
             raise
-
-    def _leased(self, environ: WSGIEnvironment, body: Any, lease: Lease) -> Iterable[bytes]:
-        """Return what the server gets instead of ``body``; from then on that ends the lease."""
-        kind = type(body)
-        if kind is list or kind is tuple:
+        # From here on no application code runs: what a body is, its class says.
+        if plain:
             listed = ListBody(body)
-            listed.close = Hold(self._switch, lease, None)
+            listed.close = Hold(switch, lease, None).close
             return listed
-        if not hasattr(body, "__iter__") and not hasattr(body, "__getitem__"):
+        if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
             # Not a body: gevent's ALREADY_HANDLED, which no server closes, or a mistake that the
             # server will report.
-            self._switch.end(lease)
+            switch.end(lease)
             return body  # type: ignore[no-any-return]
-        hold = Hold(self._switch, lease, getattr(body, "close", None))
-        try:
-            wrapper = environ.get("wsgi.file_wrapper")
-            if isinstance(wrapper, type) and isinstance(body, wrapper):
-                # Servers recognise their file wrapper by its class and send the file with
-                # sendfile; so it stays the very same object and only its close is ours.
-                with suppress(AttributeError):  # it may have no __dict__: then like any other body
-                    body.close = hold
-                    return body  # type: ignore[no-any-return]
-            return (SizedBody if hasattr(body, "__len__") else LazyBody)(body, lease, hold)
-        except BaseException:
-            hold.give_back()
-            raise
+        lazy = (SizedBody if hasattr(kind, "__len__") else LazyBody)(switch, lease, close, body)
+        wrapper = environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and issubclass(kind, wrapper):
+            # Servers recognise their file wrapper by its class and send the file with sendfile; so
+            # it stays the very same object and only its close is ours.
+            with suppress(AttributeError):  # it may have no __dict__: then like any other body
+                body.close = lazy.close
+                return body  # type: ignore[no-any-return]
+        return lazy
 
 
 def _adding(name: str, value: str, start_response: StartResponse) -> StartResponse:

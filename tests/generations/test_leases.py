@@ -1,0 +1,91 @@
+"""Tests of genwsgi.generations.leases."""
+
+from __future__ import annotations
+
+import gc
+import re
+import weakref
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genwsgi.errors import LeaseError
+from genwsgi.generations import leases as module
+from genwsgi.generations.generation import Generation
+from genwsgi.generations.leases import Leases
+
+
+def test_the_last_lease_is_told() -> None:
+    """Ending a lease says whether it was the last one that was open."""
+    generation, leases = Generation(1), Leases()
+    first, second = leases.take(generation), leases.take(generation)
+    assert first.generation is second.generation is generation
+    assert len(leases) == 2
+    assert leases.end(first) is False
+    assert leases.end(second) is True
+    assert len(leases) == 0
+
+
+def test_a_second_end_is_an_error_with_a_name() -> None:
+    """Ending a lease twice raises, names the lease, and leaves the others open."""
+    generation, leases = Generation(7), Leases()
+    first, _second = leases.take(generation), leases.take(generation)
+    leases.end(first)
+    with pytest.raises(LeaseError, match=r"<Lease on generation 7, .*> is not open") as caught:
+        leases.end(first)
+    assert caught.value.__suppress_context__
+    assert len(leases) == 1
+
+
+def test_a_lease_is_no_key_to_another_generation() -> None:
+    """A lease can't be ended among the leases of a generation that did not give it."""
+    mine, other = Leases(), Leases()
+    lease = mine.take(Generation(1))
+    other.take(Generation(2))
+    with pytest.raises(LeaseError):
+        other.end(lease)
+    assert (len(mine), len(other)) == (1, 1)
+
+
+@given(st.permutations(range(5)))
+def test_the_order_of_ends_does_not_matter(order: list[int]) -> None:
+    """In whatever order leases end, only the last of them is the last one."""
+    generation, leases = Generation(1), Leases()
+    taken = [leases.take(generation) for _ in order]
+    assert [leases.end(taken[index]) for index in order] == [False] * 4 + [True]
+
+
+def test_the_oldest_open_lease_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``oldest`` is the time at which the longest open lease was taken, ``None`` without one."""
+    clock = iter([100.0, 50.0, 75.0])
+    monkeypatch.setattr(module, "monotonic", lambda: next(clock))
+    generation, leases = Generation(1), Leases()
+    assert leases.oldest() is None
+    _first, second, third = (leases.take(generation) for _ in range(3))
+    assert leases.oldest() == 50.0
+    leases.end(second)
+    assert leases.oldest() == 75.0
+    leases.end(third)
+    assert leases.oldest() == 100.0
+
+
+def test_the_repr_tells_how_long_it_has_been_open() -> None:
+    """A lease's repr names its generation and its age in seconds."""
+    lease = Leases().take(Generation(3))
+    lease.since -= 60
+    assert re.fullmatch(r"<Lease on generation 3, open for 6\d\.\d{3} s>", repr(lease))
+
+
+def test_an_ended_lease_is_not_kept() -> None:
+    """Nothing but its leases ties a generation to itself, and only while they are open."""
+    generation = Generation(1)
+    lease = generation.leases.take(generation)
+    generation.leases.end(lease)
+    gone = weakref.ref(generation)
+    gc.disable()
+    try:
+        del lease, generation
+        assert gone() is None
+    finally:
+        gc.enable()
