@@ -1,4 +1,4 @@
-"""What goes into a coordinator and comes out of it beside messages: orders, actions, its state.
+"""What goes into a coordinator and comes out of it, beside messages: orders, actions, its state.
 
 Plain data, frozen; any thread may use it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Union
 
 from genwsgi.deploy.protocol import OrderOutcome, Release, ToWorker
 
@@ -20,6 +19,15 @@ class Phase(str, enum.Enum):
     CANARY = "canary"
     PREPARING = "preparing"
     COMMITTING = "committing"
+
+
+class Stage(str, enum.Enum):
+    """How far one worker is in the running deploy."""
+
+    CONNECTED = "connected"
+    BUILDING = "building"
+    READY = "ready"
+    SWAPPING = "swapping"
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Report:
     outcome: OrderOutcome
 
 
-Action = Union[TakeSnapshot, Record, Send, Report]
+Action = TakeSnapshot | Record | Send | Report
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,14 @@ class Participant:
     :ivar worker: its connection.
     :ivar pid: its process.
     :ivar release: the number of the release it serves; None if it has not served yet.
-    :ivar state: ``connected``, or in a deploy ``building``, ``ready`` or ``swapping``.
+    :ivar stage: how far it is in the running deploy.
     :ivar problem: why it can't run the committed release, if it said so.
     """
 
     worker: int
     pid: int
     release: int | None
-    state: str
+    stage: Stage
     problem: str
 
 

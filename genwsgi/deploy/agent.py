@@ -40,6 +40,11 @@ def label(release: Release) -> str:
     return f"{release.number}-{release.digest[:8]}"
 
 
+def same(one: Release, other: Release) -> bool:
+    """Whether two releases are one: a number can come again when a coordinator has died."""
+    return (one.number, one.digest) == (other.number, other.digest)
+
+
 class Agent:
     """Obeys the coordinator in this worker.
 
@@ -61,6 +66,8 @@ class Agent:
         self._socket: socket.socket | None = None
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._settled = threading.Event()
+        self._leaving = threading.Event()
+        self._left = threading.Event()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -96,20 +103,37 @@ class Agent:
         self._settled.wait(timeout)
         self._directory.begin_serving(os.getpid())
 
+    def leave(self, timeout: float = 1.0) -> None:
+        """Tell the coordinator that this worker ends in good order, and stop the thread.
+
+        A worker that vanishes while it builds fails the deploy; one that leaves does not.
+
+        :param timeout: how long to wait for the thread, in seconds.
+        """
+        self._directory.end_serving(os.getpid())
+        self._leaving.set()
+        self._wake()
+        self._left.wait(timeout)
+
     def _run(self) -> None:
         pause = RECONNECT[0]
-        while True:
+        while not self._leaving.is_set():
             try:
                 if self._connect():
                     pause = RECONNECT[0]
                     self._obey()
             except Exception:
                 self._log.exception("the agent stumbled and starts again")
+            if self._leaving.is_set():
+                self._send(protocol.Leaving())
             self._disconnect()
+            if self._leaving.is_set():
+                break
             with contextlib.suppress(GenwsgiError):
                 self._follow(self._directory.committed())
             self._wait_for_build(pause)
             pause = min(2 * pause, RECONNECT[1])
+        self._left.set()
 
     def _connect(self) -> bool:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -120,6 +144,10 @@ class Agent:
             connection.close()
             return False
         self._socket = connection
+        if self._building is not None and not self._building[2]:
+            # Its deploy died with the connection, and a new coordinator may give its number to
+            # other code: this build must not be taken for that.
+            self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
         return self._send(protocol.Hello(os.getpid(), self._current, prepared))
 
@@ -135,7 +163,9 @@ class Agent:
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)  # type: ignore[arg-type]
             selector.register(self._wake_in, selectors.EVENT_READ)
-            while self._socket is connection and connection is not None:
+            while connection is not None and self._socket is connection:
+                if self._leaving.is_set():
+                    return
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -156,7 +186,7 @@ class Agent:
     def _handle(self, message: protocol.Message) -> None:
         if isinstance(message, protocol.Welcome):
             self._follow(message.committed)
-            if self._current and self._current.number == message.committed.number:
+            if self._current and same(self._current, message.committed):
                 self._settled.set()
         elif isinstance(message, protocol.Prepare):
             self._drop("a newer one is to be prepared")
@@ -175,13 +205,13 @@ class Agent:
 
     def _follow(self, committed: Release) -> None:
         """See to it that this worker serves the committed release."""
-        if self._current is not None and self._current.number >= committed.number:
+        if self._current is not None and same(self._current, committed):
             return
-        if self._prepared is not None and self._prepared[0].number == committed.number:
+        if self._prepared is not None and same(self._prepared[0], committed):
             self._swap()
             return
         if self._building is not None:
-            if self._building[0].number == committed.number:
+            if same(self._building[0], committed):
                 self._building = (*self._building[:2], True)
                 return
             self._drop(f"release {label(committed)} is committed")
@@ -196,6 +226,9 @@ class Agent:
     def _ended_build(self, build: BackgroundBuild) -> None:
         """Called on the build's thread."""
         self._ended.put(build)
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full: then it is awake anyway
             self._wake_out.send(b"!")
 
@@ -268,11 +301,21 @@ class Agent:
             (release, generation), self._prepared = self._prepared, None
             self._live.discard(generation)
             self._log.info("release %s is discarded: %s", label(release), reason)
+        self._drop_build(reason)
+
+    def _drop_build(self, reason: str) -> None:
+        """Abandon the build that is under way, if there is one."""
         if self._building is not None:
             (release, build, _), self._building = self._building, None
+            where = build.where()
             build.abandon()
             self._stopping.append((time.monotonic() + STOP_WITHIN, build, release))
-            self._log.info("the build of release %s is abandoned: %s", label(release), reason)
+            self._log.info(
+                "the build of release %s is abandoned: %s; it was at\n%s",
+                label(release),
+                reason,
+                where,
+            )
 
     def _send(self, message: protocol.FromWorker) -> bool:
         if self._socket is None:

@@ -1,10 +1,10 @@
 """The two-phase decision of one host: every worker takes the new release, or none does.
 
-Pure: no clock, no file, no socket, no thread.  Inputs are method calls that carry the time; each
-returns the actions that the driver performs, in their order, before it calls anything else.  One
-thread at a time may call a coordinator.
+Pure: no clock, no file, no socket, no thread.  Inputs are method calls that carry the time, in
+seconds of a monotonic clock; each returns the actions that the driver performs, in their order,
+*before* it calls anything else.  One thread at a time may call a coordinator.
 
-The charter, which the table :data:`LEGAL` below keeps (whatever it does not list is ignored):
+The charter, which the table :data:`LEGAL` keeps (an input that it does not list is ignored):
 
 * idle: nothing to do.  An order asks for a snapshot: reading.
 * reading: the source is being read.  It is new code: canary.
@@ -14,13 +14,11 @@ The charter, which the table :data:`LEGAL` below keeps (whatever it does not lis
   connected: Record, and committing.  Anything else (a failure, a death, the deadline): Abort, idle.
 * committing: the release is committed whatever happens now.  Everybody has swapped: idle.
 
-While a deploy runs at most one order waits; leaving the deploy in whatever way starts it.
+While a deploy runs, one order may wait; the end of the deploy, whatever it is, serves that order.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -32,18 +30,18 @@ from genwsgi.deploy.actions import (
     Record,
     Report,
     Send,
+    Stage,
     Statistics,
     TakeSnapshot,
 )
+from genwsgi.deploy.orders import OrderBook, Pending
 from genwsgi.deploy.protocol import (
     Abort,
-    Commit,
     Committed,
     Failed,
     Hello,
     OrderOutcome,
     Outcome,
-    Prepare,
     Ready,
     Release,
     Status,
@@ -51,11 +49,13 @@ from genwsgi.deploy.protocol import (
     WorkerStatus,
     clip,
 )
+from genwsgi.deploy.workers import Workers, named
 
-__all__ = ["LEGAL", "Action", "Coordinator", "Order", "Phase", "Record", "Report", "Send"]
-__all__ += ["TakeSnapshot"]
+__all__ = ["LEGAL", "Action", "Coordinator", "Order", "Record", "Report", "Send", "TakeSnapshot"]
 
-_ALWAYS: Final = frozenset({"order", "hello", "failed", "committed", "gone", "serving", "tick"})
+_ALWAYS: Final = frozenset(
+    {"order", "hello", "failed", "committed", "leaving", "gone", "serving", "tick"}
+)
 LEGAL: Final = {
     Phase.IDLE: _ALWAYS,
     Phase.READING: _ALWAYS | {"snapshot_taken", "snapshot_failed"},
@@ -63,51 +63,21 @@ LEGAL: Final = {
     Phase.PREPARING: _ALWAYS | {"ready"},
     Phase.COMMITTING: _ALWAYS | {"record_failed"},
 }
-_BUILDING: Final = (Phase.CANARY, Phase.PREPARING)
 
 #: How long a worker has to say that it swapped, in seconds.
 ACKNOWLEDGE_WITHIN: Final = 10.0
-#: The trigger that orders on its own and so must not retry what failed.
-_WATCH: Final = "watch"
-_MOST_STRETCH: Final = 1024.0
-
-
-@dataclass
-class _Worker:
-    pid: int
-    current: Release | None
-    prepared: Release | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """An order that has no outcome yet, with what it took over from those it superseded."""
-
-    order: Order
-    since: float
-    force: bool
-    retry: bool
-
-    def after(self, older: _Pending) -> _Pending:
-        return replace(self, force=self.force or older.force, retry=self.retry or older.retry)
 
 
 @dataclass
 class _Deploy:
-    pending: _Pending
+    """The running deploy.  It has a release as soon as the source was read and is new."""
+
+    pending: Pending
     started: float
     deadline: float
     release: Release | None = None
-    seconds: float = 0.0
-    sent: set[int] = field(default_factory=set)
-    ready: set[int] = field(default_factory=set)
-    awaited: set[int] = field(default_factory=set)
+    seconds: float | None = None
     notes: list[str] = field(default_factory=list)
-
-    def forget(self, worker: int) -> None:
-        for group in (self.sent, self.ready, self.awaited):
-            group.discard(worker)
 
 
 class Coordinator:
@@ -115,178 +85,155 @@ class Coordinator:
 
     :param committed: the release that is recorded as committed.
     :param build_timeout: for reading the source, and again for building it everywhere, in seconds.
-    :param patience: how long an order waits, at least, before it supersedes the running deploy;
-        in seconds, more than 0.  See :meth:`tick`.
+    :param patience: how long, at least, an order waits before it supersedes the running deploy, in
+        seconds, more than 0; the rule is :class:`~genwsgi.deploy.orders.OrderBook`'s.
     """
 
-    def __init__(
-        self, committed: Release, *, build_timeout: float, patience: float = 1.0
-    ) -> None:
+    def __init__(self, committed: Release, *, build_timeout: float, patience: float = 1.0) -> None:
         self._release = committed
         self._build_timeout = build_timeout
-        self._patience = patience
         self._phase = Phase.IDLE
-        self._workers: dict[int, _Worker] = {}
+        self._workers = Workers()
         self._serving: frozenset[int] = frozenset()
+        self._book = OrderBook(patience)
         self._deploy: _Deploy | None = None
-        self._waiting: _Pending | None = None
-        self._waiting_since = 0.0
         self._highest = committed.number
-        self._unanswered_reads = 0
-        self._revocable: Release | None = None
+        self._reads = 0
+        self._unrecorded_over: Release | None = None
         self._failed_digest: str | None = None
-        self._usual = 0.0
-        self._stretch = 1.0
-        self._last: OrderOutcome | None = None
-        self._orders = 0
-        self._outcomes: Counter[str] = Counter()
         self._ignored = 0
 
     def __repr__(self) -> str:
         return (
             f"<Coordinator {self._phase.value}, release {self._release.number} committed,"
-            f" {len(self._workers)} workers>"
+            f" workers connected: {len(self._workers)}>"
         )
 
-    # -- What happens: orders and snapshots ---------------------------------------------------
+    # -- orders and what they need
 
     def order(self, order: Order, now: float) -> list[Action]:
-        """``order`` was given.  It starts a deploy, or waits for the one that runs."""
+        """``order`` was given.  It starts a deploy, or waits for the end of the one that runs."""
         self._enter("order")
-        self._orders += 1
-        pending = _Pending(order, now, order.force, order.trigger != _WATCH)
-        if self._deploy is None:
-            return self._begin(pending, now)
-        older, actions = self._waiting, list[Action]()
-        if older is None:
-            self._waiting_since = now
-        else:
-            # Not the newest order's own time: or a stream of orders would never be served.
-            pending = pending.after(older)
-            reason = f"order {order.id!r} is newer"
-            actions.append(self._report(older, Outcome.SUPERSEDED, None, reason, now))
-        self._waiting = pending
-        return actions
+        return [*self._book.take(order, now), *self._serve_next(now)]
 
     def snapshot_taken(self, digest: str, now: float, wall: float) -> list[Action]:
-        """The snapshot asked for is there; ``wall`` is the time of day, in seconds since 1970."""
+        """The snapshot asked for is there; ``wall`` is the time of day, seconds since the epoch."""
         deploy = self._read("snapshot_taken")
         if deploy is None:
             return self._ignore()
         pending = deploy.pending
-        if not pending.force and digest == self._release.digest:
+        if digest == self._release.digest and not pending.force:
             reason = f"release {self._release.number} is this code already"
             return self._end(Outcome.UNCHANGED, reason, now)
-        if not pending.force and not pending.retry and digest == self._failed_digest:
+        if digest == self._failed_digest and not (pending.force or pending.retry):
             reason = "this code failed before; change it, or order its deploy explicitly"
             return self._end(Outcome.UNCHANGED, reason, now)
-        order, number = pending.order, self._next_number()
-        deploy.release = Release(number, digest, order.trigger, clip(order.detail), wall)
+        order = pending.order
+        deploy.release = Release(
+            self._next_number(), digest, order.trigger, clip(order.detail), wall
+        )
         deploy.deadline = now + self._build_timeout
         self._phase = Phase.CANARY
         return self._advance(now)
 
     def snapshot_failed(self, reason: str, traceback: str, now: float) -> list[Action]:
-        """The source can't be read or does not compile."""
+        """The source can't be read, or does not compile."""
         if self._read("snapshot_failed") is None:
             return self._ignore()
         return self._end(Outcome.FAILED, reason, now, traceback)
 
     def record_failed(self, reason: str, now: float) -> list[Action]:
         """The Record just asked for failed, and the rest of its list was dropped."""
-        before = self._revocable
+        before = self._unrecorded_over
         if not self._enter("record_failed") or before is None:
             return self._ignore()
         self._release = before
-        return self._end(Outcome.FAILED, f"it could not be recorded: {reason}", now)
+        for one in self._workers.values():
+            one.stage = Stage.READY
+        return self._end(Outcome.FAILED, reason, now)
 
-    # -- What happens: workers ----------------------------------------------------------------
+    # -- workers
 
     def hello(self, worker: int, message: Hello, now: float) -> list[Action]:
-        """A worker's agent has connected, as connection ``worker``."""
+        """A worker's agent said Hello on connection ``worker``: it is new, or it is back."""
         self._enter("hello")
-        inherits = self._forget_earlier(worker, message.pid)
-        me = _Worker(message.pid, message.current, message.prepared)
-        self._workers[worker] = me
-        actions: list[Action] = [Send(worker, Welcome(self._release))]
-        deploy = self._deploy
+        me, stage = self._workers.connect(worker, message)
         numbers = [seen.number for seen in (me.current, me.prepared) if seen is not None]
         self._highest = max(self._highest, *numbers, 0)
-        in_progress = deploy.release if deploy is not None else None
+        actions: list[Action] = [Send(worker, Welcome(self._release))]
+        release = self._deploy.release if self._deploy is not None else None
+        committing = self._phase is Phase.COMMITTING
+        if committing and stage is Stage.SWAPPING and me.current != release:
+            me.stage = stage
+        elif release is not None and not committing and me.holds(release):
+            me.stage = Stage.READY
+            return actions + self._advance(now)
         if me.prepared is not None and me.prepared.number != self._release.number:
-            if in_progress is None or not _same(me.prepared, in_progress):
-                reason = "it was not committed, and nobody waits for it any more"
-                actions.append(Send(worker, Abort(me.prepared.number, reason)))
-                me.prepared = None
-        if deploy is None or in_progress is None:
-            return actions
-        if self._phase is Phase.COMMITTING:
-            if inherits and not (me.current and me.current.number == in_progress.number):
-                deploy.awaited.add(worker)
-            return actions + self._settle(now)
-        if me.prepared is not None and _same(me.prepared, in_progress):
-            deploy.sent.add(worker)
-            deploy.ready.add(worker)
-        elif in_progress.number <= max(numbers, default=0):
-            actions += self._renumber(deploy, in_progress)
+            reason = "it is not committed, and nobody waits for it any more"
+            actions.append(Send(worker, Abort(me.prepared.number, reason)))
+            me.prepared = None
+        if release is not None and not committing and release.number <= max(numbers, default=0):
+            actions += self._renumber(release)
         return actions + self._advance(now)
 
     def ready(self, worker: int, message: Ready, now: float) -> list[Action]:
         """``worker`` says that it has built the release in progress."""
-        deploy = self._deploy if self._enter("ready") else None
-        if deploy is None or not self._asked(worker, message.release) or worker in deploy.ready:
+        if not self._enter("ready") or not self._about_deploy(worker, message.release):
             return self._ignore()
-        deploy.ready.add(worker)
+        if self._workers[worker].stage is Stage.READY:
+            return self._ignore()
+        self._workers[worker].stage = Stage.READY
         return self._advance(now)
 
     def failed(self, worker: int, message: Failed, now: float) -> list[Action]:
         """``worker`` says that it can't build the release in progress, or the committed one."""
         self._enter("failed")
-        me, deploy = self._workers.get(worker), self._deploy
-        if deploy is not None and me is not None and self._asked(worker, message.release):
-            self._remember_failed(deploy)
+        me = self._workers.get(worker)
+        if me is not None and self._about_deploy(worker, message.release):
+            self._remember_failure()
             reason = f"worker {me.pid}: {message.reason}"
             return self._end(Outcome.FAILED, reason, now, message.traceback)
         if me is None or message.release != self._release.number:
             return self._ignore()
         me.problem = clip(message.reason)
-        if deploy is None or worker not in deploy.awaited:
-            return []
-        deploy.awaited.discard(worker)
-        deploy.notes.append(f"worker {me.pid} could not swap: {message.reason}")
-        return self._settle(now)
+        if self._deploy is not None and me.stage is Stage.SWAPPING:
+            me.stage = Stage.CONNECTED
+            self._deploy.notes.append(f"worker {me.pid} could not swap: {message.reason}")
+        return self._advance(now)
 
     def committed(self, worker: int, message: Committed, now: float) -> list[Action]:
         """``worker`` says that it serves the committed release."""
         self._enter("committed")
-        me, number = self._workers.get(worker), self._release.number
-        if me is None or message.release != number:
+        me = self._workers.get(worker)
+        if me is None or message.release != self._release.number:
             return self._ignore()
         me.current, me.problem = self._release, ""
-        if me.prepared is not None and me.prepared.number == number:
+        if me.holds(self._release):
             me.prepared = None
-        if self._deploy is not None:
-            self._deploy.awaited.discard(worker)
-        return self._settle(now)
+        if me.stage is Stage.SWAPPING:
+            me.stage = Stage.CONNECTED
+        return self._advance(now)
+
+    def leaving(self, worker: int, now: float) -> list[Action]:
+        """``worker`` ends in good order: the running deploy goes on with the others."""
+        self._enter("leaving")
+        if self._workers.pop(worker, None) is None:
+            return self._ignore()
+        return self._advance(now)
 
     def gone(self, worker: int, now: float) -> list[Action]:
-        """Connection ``worker`` is closed: the worker ended, or it will connect again."""
+        """Connection ``worker`` is closed: the worker ended, or will connect again."""
         self._enter("gone")
-        me, deploy = self._workers.pop(worker, None), self._deploy
+        me = self._workers.pop(worker, None)
         if me is None:
             return self._ignore()
-        if deploy is None:
-            return []
-        building = self._phase in _BUILDING and worker in deploy.sent
-        ready = worker in deploy.ready
-        deploy.forget(worker)
-        if not building:
-            return self._settle(now)
-        if not ready:
-            # Code that ends its process looks like this; a worker that was ready had survived it.
-            self._remember_failed(deploy)
-        doing = "was ready to swap" if ready else "was building"
-        return self._end(Outcome.FAILED, f"worker {me.pid} went away while it {doing}", now)
+        if not me.asked:
+            return self._advance(now)
+        if me.stage is Stage.BUILDING:
+            # Code that ends its process looks like this.  One that was ready had survived it.
+            self._remember_failure()
+        reason = f"worker {me.pid} went away when it was {me.stage.value}"
+        return self._end(Outcome.FAILED, reason, now)
 
     def serving(self, pids: frozenset[int], now: float) -> list[Action]:
         """``pids`` are the workers that serve on this host right now, connected or not."""
@@ -294,62 +241,42 @@ class Coordinator:
         self._serving = pids
         return self._advance(now)
 
-    # -- What happens: time -------------------------------------------------------------------
+    # -- time
 
     def tick(self, now: float) -> list[Action]:
-        """Time passes.  Call it at :meth:`next_deadline`, or whenever.
-
-        A deploy that holds up an order for longer than it may be expected to take is superseded:
-        longer than ``patience``, and twice what the last committed deploy took.  Each deploy that
-        is superseded doubles that for the next, so that one which takes longer than ever before
-        still gets its chance however many orders come.
-        """
+        """Time has passed.  Due at :meth:`next_deadline`; more often does no harm."""
         self._enter("tick")
-        deploy, waiting = self._deploy, self._waiting
-        if deploy is None:
+        deploy, deadline = self._deploy, self.next_deadline()
+        if deploy is None or deadline is None or now < deadline:
             return []
-        if now >= deploy.deadline:
-            return self._expire(deploy, now)
-        patience_ends = self._patience_ends()
-        if waiting is None or patience_ends is None or now < patience_ends:
-            return []
-        self._waiting = waiting.after(deploy.pending)
-        return self._end(Outcome.SUPERSEDED, f"order {waiting.order.id!r} is newer", now)
+        if now < deploy.deadline and self._book.waiting is not None:
+            reason = f"order {self._book.waiting.order.id!r} is newer"
+            return self._end(Outcome.SUPERSEDED, reason, now)
+        limit = f"{self._build_timeout:g} s"
+        if self._phase is Phase.READING:
+            return self._end(Outcome.FAILED, f"the source was not read within {limit}", now)
+        if self._phase is Phase.COMMITTING:
+            silent = self._workers.at(Stage.SWAPPING)
+            for one in silent:
+                one.stage = Stage.CONNECTED
+            pids = named(one.pid for one in silent)
+            deploy.notes.append(f"{pids} did not confirm the swap in {ACKNOWLEDGE_WITHIN:g} s")
+            return self._advance(now)
+        if self._workers.at(Stage.BUILDING):
+            self._remember_failure()
+        reason = f"{self._workers.lateness(self._serving)} within {limit}"
+        return self._end(Outcome.FAILED, reason, now)
 
     def next_deadline(self) -> float | None:
-        """When :meth:`tick` will have something to do, on the same clock; None: not by itself."""
+        """When :meth:`tick` will have something to do; None: not by itself."""
         if self._deploy is None:
             return None
-        patience_ends = self._patience_ends()
-        deadline = self._deploy.deadline
-        return deadline if patience_ends is None else min(deadline, patience_ends)
+        impatient = self._book.impatient_at()
+        if impatient is None or self._phase is Phase.COMMITTING:
+            return self._deploy.deadline
+        return min(self._deploy.deadline, impatient)
 
-    def _patience_ends(self) -> float | None:
-        if self._waiting is None or self._phase is Phase.COMMITTING:
-            return None
-        return self._waiting_since + max(self._patience, 2 * self._usual) * self._stretch
-
-    def _expire(self, deploy: _Deploy, now: float) -> list[Action]:
-        limit = f"within {self._build_timeout:g} s"
-        if self._phase is Phase.COMMITTING:
-            silent = [self._workers[worker].pid for worker in sorted(deploy.awaited)]
-            deploy.notes.append(f"{_workers(silent)} did not say that it swapped")
-            deploy.awaited.clear()
-            return self._settle(now)
-        if self._phase is Phase.READING:
-            return self._end(Outcome.FAILED, f"the source could not be read {limit}", now)
-        if not self._workers and not self._serving:
-            reason = f"no worker is connected, nor did one connect {limit}"
-            return self._end(Outcome.FAILED, reason, now)
-        if deploy.sent - deploy.ready:
-            self._remember_failed(deploy)
-        late = [me.pid for worker, me in self._workers.items() if worker not in deploy.ready]
-        absent = self._serving - {me.pid for me in self._workers.values()}
-        reasons = [f"{_workers(late)} not ready"] if late else []
-        reasons += [f"{_workers(absent)} not connected"] if absent else []
-        return self._end(Outcome.FAILED, f"{limit}: {', '.join(reasons)}", now)
-
-    # -- What can be asked --------------------------------------------------------------------
+    # -- what can be asked
 
     @property
     def phase(self) -> Phase:
@@ -364,212 +291,132 @@ class Coordinator:
     @property
     def last(self) -> OrderOutcome | None:
         """The latest outcome of an order."""
-        return self._last
+        return self._book.last
 
     @property
     def participants(self) -> tuple[Participant, ...]:
         """The connected workers, in the order in which they connected."""
-        return tuple(
-            Participant(
-                worker, me.pid, me.current and me.current.number, self._state(worker), me.problem
-            )
-            for worker, me in self._workers.items()
-        )
+        return self._workers.participants()
 
     def needed(self) -> frozenset[str]:
-        """The digests of the snapshots that a worker may be told to build, serves or has built."""
-        releases = [self._release, self._deploy and self._deploy.release]
-        for me in self._workers.values():
-            releases += [me.current, me.prepared]
-        return frozenset(release.digest for release in releases if release is not None)
+        """The digests of the snapshots that workers serve, have built or may be told to build."""
+        releases = {self._release}
+        if self._deploy is not None and self._deploy.release is not None:
+            releases.add(self._deploy.release)
+        return frozenset(self._workers.digests() | {release.digest for release in releases})
 
     def status(self, triggers: dict[str, object]) -> Status:
         """The answer to a ``StatusRequest``; ``triggers`` holds each trigger's own status."""
         workers = tuple(WorkerStatus(one.pid, one.release) for one in self.participants)
-        return Status(self._release, self._phase.value, workers, triggers, self._last)
+        return Status(self._release, self._phase.value, workers, triggers, self.last)
 
     def statistics(self) -> Statistics:
         """This moment, frozen."""
-        deploy = self._deploy
+        deploy, book = self._deploy, self._book
         return Statistics(
             phase=self._phase,
             release=self._release.number,
             in_progress=deploy.release.number if deploy and deploy.release else None,
             workers=len(self._workers),
-            running=deploy.pending.order.id if deploy else None,
-            waiting=self._waiting.order.id if self._waiting else None,
-            orders=self._orders,
-            outcomes=dict(self._outcomes),
+            running=book.running.order.id if book.running else None,
+            waiting=book.waiting.order.id if book.waiting else None,
+            orders=book.count,
+            outcomes=dict(book.outcomes),
             ignored=self._ignored,
         )
 
-    # -- The moves ----------------------------------------------------------------------------
+    # -- the moves
 
-    def _begin(self, pending: _Pending, now: float) -> list[Action]:
+    def _serve_next(self, now: float) -> list[Action]:
+        """Begin the deploy of the waiting order if none runs."""
+        if self._deploy is not None:
+            return []
+        pending = self._book.serve()
+        if pending is None:
+            return []
         self._deploy = _Deploy(pending, started=now, deadline=now + self._build_timeout)
         self._phase = Phase.READING
-        self._unanswered_reads += 1
+        self._reads += 1
         return [TakeSnapshot(pending.order)]
 
     def _advance(self, now: float) -> list[Action]:
-        """Go as far as the workers' readiness allows."""
-        deploy, actions = self._deploy, list[Action]()
-        if deploy is None or deploy.release is None or self._phase not in _BUILDING:
-            return actions
-        if self._phase is Phase.CANARY:
-            if deploy.ready:
-                self._phase = Phase.PREPARING
-            elif not deploy.sent and self._workers:
-                return [self._prepare(deploy, deploy.release, self._choose_canary())]
-            else:
-                return actions
-        for worker in self._workers:
-            if worker not in deploy.sent:
-                actions.append(self._prepare(deploy, deploy.release, worker))
-        connected = {me.pid for me in self._workers.values()}
-        if deploy.ready >= self._workers.keys() and connected >= self._serving:
+        """Go as far as the workers' stages allow."""
+        deploy, workers = self._deploy, self._workers
+        if deploy is None or deploy.release is None:
+            return []
+        if self._phase is Phase.COMMITTING:
+            return [] if workers.at(Stage.SWAPPING) else self._conclude(deploy, now)
+        if not workers.at(Stage.READY):
+            if not workers or workers.at(Stage.BUILDING):
+                return []
+            return workers.prepare_one(deploy.release, self._release)
+        self._phase = Phase.PREPARING
+        actions = workers.prepare_others(deploy.release)
+        if not workers.at(Stage.BUILDING) and not workers.absent(self._serving):
             actions += self._commit(deploy, deploy.release, now)
         return actions
 
-    def _choose_canary(self) -> int:
-        """A worker that serves the committed release, if there is one: others have that to do."""
-
-        def unfit(worker: int) -> bool:
-            current = self._workers[worker].current
-            return current is None or current.number != self._release.number
-
-        return min(self._workers, key=unfit)
-
-    def _prepare(self, deploy: _Deploy, release: Release, worker: int) -> Action:
-        deploy.sent.add(worker)
-        self._workers[worker].prepared = release
-        return Send(worker, Prepare(release))
-
-    def _commit(self, deploy: _Deploy, release: Release, now: float) -> Iterator[Action]:
-        self._revocable, self._release = self._release, release
+    def _commit(self, deploy: _Deploy, release: Release, now: float) -> list[Action]:
+        self._unrecorded_over, self._release = self._release, release
         self._phase = Phase.COMMITTING
         deploy.seconds = now - deploy.started
         deploy.deadline = now + ACKNOWLEDGE_WITHIN
-        deploy.awaited = set(self._workers)
-        yield Record(release)
-        for worker in self._workers:
-            yield Send(worker, Commit(release.number))
+        return [Record(release), *self._workers.commit(release.number)]
 
-    def _settle(self, now: float) -> list[Action]:
-        """End the deploy if it is committed and nobody is waited for any more."""
-        deploy = self._deploy
-        if deploy is None or self._phase is not Phase.COMMITTING or deploy.awaited:
-            return []
-        self._usual = deploy.seconds
+    def _conclude(self, deploy: _Deploy, now: float) -> list[Action]:
         if self._failed_digest == self._release.digest:
             self._failed_digest = None
         return self._end(Outcome.COMMITTED, "; ".join(deploy.notes), now)
 
     def _end(self, outcome: str, reason: str, now: float, traceback: str = "") -> list[Action]:
-        """End the running deploy, and begin that of the waiting order."""
+        """End the running deploy with ``outcome``, and begin that of the waiting order."""
         deploy, actions = self._deploy, list[Action]()
         assert deploy is not None, "only a running deploy ends"
-        if outcome != Outcome.COMMITTED and deploy.release is not None:
-            actions += self._abort(deploy, deploy.release.number, f"{outcome}: {reason}")
-        number = deploy.release.number if deploy.release else None
+        number = deploy.release.number if deploy.release is not None else None
         if outcome == Outcome.UNCHANGED:
             number = self._release.number
-        actions.append(self._report(deploy.pending, outcome, number, reason, now, traceback))
-        superseded = outcome == Outcome.SUPERSEDED
-        self._stretch = min(2 * self._stretch, _MOST_STRETCH) if superseded else 1.0
-        self._deploy, self._phase, self._revocable = None, Phase.IDLE, None
-        waiting, self._waiting = self._waiting, None
-        return actions if waiting is None else actions + self._begin(waiting, now)
+        elif number is not None:
+            actions += self._workers.abort(number, f"{outcome}: {reason}")
+        taken = deploy.seconds if outcome == Outcome.COMMITTED else None
+        actions.append(self._book.end(outcome, number, reason, now, traceback, taken))
+        self._deploy, self._phase, self._unrecorded_over = None, Phase.IDLE, None
+        return actions + self._serve_next(now)
 
-    def _abort(self, deploy: _Deploy, number: int, reason: str) -> Iterator[Action]:
-        for worker in sorted(deploy.sent):
-            self._workers[worker].prepared = None
-            yield Send(worker, Abort(number, clip(reason)))
-        deploy.sent.clear()
-        deploy.ready.clear()
-
-    def _renumber(self, deploy: _Deploy, release: Release) -> list[Action]:
+    def _renumber(self, release: Release) -> list[Action]:
         """Begin the build again under a new number, for another release had this one already.
 
         So it is when an order came before the workers reached a restarted coordinator, which could
-        not know the number that was in progress when it died.
+        not know the number that was in progress when its predecessor died.
         """
-        actions = list(self._abort(deploy, release.number, "its number was taken"))
-        deploy.release = replace(release, number=self._next_number())
+        assert self._deploy is not None, "only a running deploy has a number"
+        self._deploy.release = replace(release, number=self._next_number())
         self._phase = Phase.CANARY
-        return actions
-
-    def _report(
-        self,
-        pending: _Pending,
-        outcome: str,
-        number: int | None,
-        reason: str,
-        now: float,
-        traceback: str = "",
-    ) -> Report:
-        order, seconds = pending.order, now - pending.since
-        self._outcomes[outcome] += 1
-        self._last = OrderOutcome(
-            order.id, outcome, number, clip(reason), clip(traceback), seconds
-        )
-        return Report(order, self._last)
+        return self._workers.abort(release.number, "another release has its number")
 
     def _enter(self, event: str) -> bool:
         """Note that ``event`` happens; return whether it may, in this phase."""
-        # Whatever else comes first shows that the Record was written.
-        self._revocable = None
+        # Whatever comes after a Record's list shows that it was performed, all of it.
+        self._unrecorded_over = None
         return event in LEGAL[self._phase]
+
+    def _read(self, event: str) -> _Deploy | None:
+        """Return the deploy that this answers: each TakeSnapshot is, those of ended deploys too."""
+        self._reads = max(0, self._reads - 1)
+        return self._deploy if self._enter(event) and self._reads == 0 else None
 
     def _ignore(self) -> list[Action]:
         self._ignored += 1
         return []
 
-    def _read(self, event: str) -> _Deploy | None:
-        """Return the deploy that waited for this answer; a deploy given up may get one, too."""
-        self._unanswered_reads = max(0, self._unanswered_reads - 1)
-        return self._deploy if self._enter(event) and not self._unanswered_reads else None
+    def _about_deploy(self, worker: int, number: int) -> bool:
+        """Whether a worker's message is about the release that it was told to build."""
+        me, release = self._workers.get(worker), self._deploy.release if self._deploy else None
+        return me is not None and me.asked and release is not None and release.number == number
 
-    def _asked(self, worker: int, number: int) -> bool:
-        deploy = self._deploy
-        return (
-            deploy is not None
-            and deploy.release is not None
-            and self._phase in _BUILDING
-            and worker in deploy.sent
-            and number == deploy.release.number
-        )
-
-    def _forget_earlier(self, worker: int, pid: int) -> bool:
-        """Forget earlier connections of a process; return whether its swap is waited for."""
-        earlier = [key for key, me in self._workers.items() if key == worker or me.pid == pid]
-        awaited = False
-        for key in earlier:
-            del self._workers[key]
-            if self._deploy is not None:
-                awaited = awaited or key in self._deploy.awaited
-                self._deploy.forget(key)
-        return awaited
-
-    def _remember_failed(self, deploy: _Deploy) -> None:
-        self._failed_digest = deploy.release and deploy.release.digest
+    def _remember_failure(self) -> None:
+        release = self._deploy.release if self._deploy is not None else None
+        self._failed_digest = release.digest if release is not None else None
 
     def _next_number(self) -> int:
         self._highest += 1
         return self._highest
-
-    def _state(self, worker: int) -> str:
-        deploy = self._deploy
-        if deploy is None or worker not in deploy.sent:
-            return "connected"
-        if self._phase is Phase.COMMITTING:
-            return "swapping" if worker in deploy.awaited else "connected"
-        return "ready" if worker in deploy.ready else "building"
-
-
-def _same(one: Release, other: Release) -> bool:
-    return (one.number, one.digest) == (other.number, other.digest)
-
-
-def _workers(pids: Iterator[int] | list[int] | frozenset[int]) -> str:
-    return "worker " + ", ".join(str(pid) for pid in sorted(pids))

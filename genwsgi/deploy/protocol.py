@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import types
 import typing
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
-from typing import Final, Union
+from typing import Final
 
-from ..errors import ProtocolError
+from genwsgi.errors import ProtocolError
 
 #: The largest body of a frame, in bytes.  Longer is refused before it is read.
 MAX_FRAME: Final = 1 << 20
@@ -68,6 +69,9 @@ class Release:
 class Hello:
     """An agent's first message.
 
+    It has given up what it was still building: a coordinator that was restarted may give the number
+    of that release to another, and would take this one's :class:`Ready` for the other's.
+
     :ivar pid: the worker's process.
     :ivar current: what it serves; None while it has not served yet.
     :ivar prepared: what it has built and not swapped to.
@@ -97,10 +101,15 @@ class Failed:
 
 @dataclass(frozen=True)
 class Committed:
-    """This worker serves release ``release`` now, as its generation ``generation``."""
+    """The worker serves release ``release`` now, as its generation ``generation``."""
 
     release: int
     generation: int
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The worker ends because it was told to, or is recycled: not because of what it builds."""
 
 
 @dataclass(frozen=True)
@@ -199,17 +208,18 @@ class Status:
     last: OrderOutcome | None
 
 
-FromWorker = Union[Hello, Ready, Failed, Committed]
-ToWorker = Union[Welcome, Prepare, Commit, Abort]
-FromClient = Union[OrderRequest, StatusRequest]
-ToClient = Union[OrderOutcome, Status]
-Message = Union[FromWorker, ToWorker, FromClient, ToClient]
+FromWorker = Hello | Ready | Failed | Committed | Leaving
+ToWorker = Welcome | Prepare | Commit | Abort
+FromClient = OrderRequest | StatusRequest
+ToClient = OrderOutcome | Status
+Message = FromWorker | ToWorker | FromClient | ToClient
 
 _KINDS: Final[dict[str, type]] = {
     "hello": Hello,
     "ready": Ready,
     "failed": Failed,
     "committed": Committed,
+    "leaving": Leaving,
     "welcome": Welcome,
     "prepare": Prepare,
     "commit": Commit,
@@ -320,7 +330,7 @@ def _decode(body: bytes) -> Message:
     kind = value.pop("kind", None)
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise ProtocolError(f"unknown kind of message: {clip(repr(kind), 100)}")
+        raise ProtocolError(f"unknown kind of message: {reprlib.repr(kind)}")
     return typing.cast(Message, _read(cls, value, str(kind)))
 
 
@@ -336,7 +346,7 @@ def _fields(cls: type) -> dict[str, object]:
 def _read(hint: object, value: object, where: str) -> object:
     """Return ``value``, as JSON gave it, as what the annotation ``hint`` asks for, or raise."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
+    if origin is types.UnionType:
         (inner,) = (option for option in options if option is not type(None))
         return None if value is None else _read(inner, value, where)
     if origin is tuple and isinstance(value, list):
@@ -357,10 +367,10 @@ def _read(hint: object, value: object, where: str) -> object:
         odd = sorted(hints.keys() ^ value.keys())
         if odd:
             state = "missing" if odd[0] in hints else "unknown"
-            raise ProtocolError(f"{where}: field {clip(repr(odd[0]), 100)} is {state}")
+            raise ProtocolError(f"{where}: field {reprlib.repr(odd[0])} is {state}")
         return hint(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in hints})
     expected = hint.__name__ if isinstance(hint, type) else str(hint)
-    raise ProtocolError(f"{where}: {_named(value)} {clip(repr(value), 100)} is no {expected}")
+    raise ProtocolError(f"{where}: {_named(value)} {reprlib.repr(value)} is no {expected}")
 
 
 def _as_float(value: typing.Any) -> float:

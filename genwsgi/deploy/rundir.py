@@ -66,7 +66,9 @@ class RunDirectory:
         if len(os.fsencode(directory.socket)) >= _SOCKET_PATH_MAX:
             raise RunDirectoryError(path, "is too long a path for a socket; choose a shorter one")
         try:
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            os.mkdir(path, mode=0o700)
+        except FileExistsError:
+            pass
         except OSError as error:
             raise RunDirectoryError(path, f"can't be made: {error.strerror}") from error
         directory._check(uid)

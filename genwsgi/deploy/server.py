@@ -14,6 +14,7 @@ import selectors
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -80,6 +81,9 @@ class CoordinatorServer:
         self._selector = selectors.DefaultSelector()
         self._stopped = False
         self._swept: frozenset[str] = frozenset()
+        self._lists: deque[list[Action]] = deque()
+        self._departed: deque[int] = deque()
+        self._performing = False
 
     def submit(self, trigger: str, detail: str, *, force: bool = False) -> str:
         """Hand in an order and return its id.  Any thread may call this."""
@@ -212,6 +216,8 @@ class CoordinatorServer:
             self._perform(decision.failed(peer.number, message, now))
         elif isinstance(message, protocol.Committed):
             self._perform(decision.committed(peer.number, message, now))
+        elif isinstance(message, protocol.Leaving):
+            self._perform(decision.leaving(peer.number, now))
         elif isinstance(message, protocol.OrderRequest):
             self._clients[message.id] = peer
             self._order(Order(message.id, message.trigger, message.force, message.detail))
@@ -228,7 +234,8 @@ class CoordinatorServer:
         peer.socket.close()
         self._clients = {id: client for id, client in self._clients.items() if client is not peer}
         if peer.worker:
-            self._perform(self._decision.gone(peer.number, time.monotonic()))
+            self._departed.append(peer.number)
+            self._perform(())
 
     def _send(self, peer: Peer, message: protocol.Message) -> None:
         peer.outgoing += protocol.encode(message)
@@ -243,8 +250,8 @@ class CoordinatorServer:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._lose(peer)
-            return
+            # It is gone; what it said before is still to be read, and then the end.
+            sent = len(peer.outgoing)
         del peer.outgoing[:sent]
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.outgoing else 0)
         self._selector.modify(peer.socket, wanted, peer)
@@ -300,6 +307,26 @@ class CoordinatorServer:
     # -- what the decision asks for
 
     def _perform(self, actions: Iterable[Action]) -> None:
+        """Carry out one list of actions after the other, each whole.
+
+        To send can be to learn that a worker is gone, which the decision must not be told in the
+        middle of what it has just decided: so both wait in line here.
+        """
+        self._lists.append(list(actions))
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._lists or self._departed:
+                if self._lists:
+                    self._carry_out(self._lists.popleft())
+                else:
+                    now = time.monotonic()
+                    self._lists.append(self._decision.gone(self._departed.popleft(), now))
+        finally:
+            self._performing = False
+
+    def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, TakeSnapshot):
                 self._take_snapshot()
@@ -307,9 +334,10 @@ class CoordinatorServer:
                 try:
                     self._directory.record(action.release)
                 except OSError as error:
-                    now = time.monotonic()
                     reason = f"the commit can't be recorded: {error}"
-                    self._perform(self._decision.record_failed(reason, now))
+                    # The very next thing the decision hears; the rest of the list is void.
+                    failed = self._decision.record_failed(reason, time.monotonic())
+                    self._lists.appendleft(failed)
                     return
             elif isinstance(action, Send):
                 peer = self._peers.get(action.worker)

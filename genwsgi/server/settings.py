@@ -229,6 +229,8 @@ DEFAULTS = {
     # Longer than the 60 s for which proxies commonly keep an idle connection, so that it is the
     # proxy that closes: a server that closes first can meet the next request on its way.
     "keepalive": 75,
+    # It is a thread in the master, which forks; and every server of a user would take one path.
+    "control_socket_disable": True,
 }
 
 USAGE = "%(prog)s [options] MODULE[:NAME]"

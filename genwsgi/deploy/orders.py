@@ -1,0 +1,123 @@
+"""Orders on their way to an outcome: one is served, at most one waits, each is reported once.
+
+Pure, like the coordinator that owns it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Final
+
+from genwsgi.deploy.actions import Order, Report
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
+
+#: The trigger that orders on its own and so must not retry what failed.
+WATCH: Final = "watch"
+
+_MOST_STRETCH: Final = 1024.0
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An order without an outcome, with what it took over from those that it superseded.
+
+    :ivar since: when it was given.
+    :ivar force: deploy even if the code is the committed code.
+    :ivar retry: deploy even if the code failed before.
+    """
+
+    order: Order
+    since: float
+    force: bool
+    retry: bool
+
+    def after(self, older: Pending) -> Pending:
+        """This order, now that it supersedes ``older``."""
+        return replace(self, force=self.force or older.force, retry=self.retry or older.retry)
+
+
+class OrderBook:
+    """Which order is served, which one waits, and how the others ended.
+
+    A deploy that holds up an order for longer than it may be expected to take is superseded: longer
+    than ``patience``, and twice what the last committed deploy took.  Each deploy that is
+    superseded doubles that for the next one, so that a build which takes longer than ever before
+    still gets its chance, however many orders come.
+
+    :param patience: in seconds, more than 0.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.running: Pending | None = None
+        self.waiting: Pending | None = None
+        self.last: OrderOutcome | None = None
+        self.count = 0
+        self.outcomes: Counter[str] = Counter()
+        self._patience = patience
+        self._stretch = 1.0
+        self._usual = 0.0
+        self._waiting_since = 0.0
+
+    def take(self, order: Order, now: float) -> list[Report]:
+        """Accept ``order``: it is served next, in the place of an older one that waits."""
+        self.count += 1
+        pending = Pending(order, now, order.force, order.trigger != WATCH)
+        older, self.waiting = self.waiting, pending
+        if older is None:
+            self._waiting_since = now
+            return []
+        # The wait goes on: were it the newest order's own, a stream of orders would wait forever.
+        self.waiting = pending.after(older)
+        return [self._report(older, Outcome.SUPERSEDED, None, f"order {order.id!r} is newer", now)]
+
+    def serve(self) -> Pending | None:
+        """Make the waiting order the running one, and return it."""
+        self.running, self.waiting = self.waiting, None
+        return self.running
+
+    def impatient_at(self) -> float | None:
+        """When the waiting order may supersede the running one; None: no order waits."""
+        if self.waiting is None or self.running is None:
+            return None
+        return self._waiting_since + self._stretch * max(self._patience, 2 * self._usual)
+
+    def end(
+        self,
+        outcome: str,
+        number: int | None,
+        reason: str,
+        now: float,
+        traceback: str = "",
+        seconds: float | None = None,
+    ) -> Report:
+        """Give the running order its outcome.
+
+        :param seconds: how long its deploy took, if that tells how long deploys take.
+        """
+        ended, self.running = self.running, None
+        assert ended is not None, "only a running order ends"
+        if outcome == Outcome.SUPERSEDED:
+            self._stretch = min(2 * self._stretch, _MOST_STRETCH)
+            self.waiting = self.waiting and self.waiting.after(ended)
+        else:
+            self._stretch = 1.0
+        if seconds is not None:
+            self._usual = seconds
+        return self._report(ended, outcome, number, reason, now, traceback)
+
+    def _report(
+        self,
+        pending: Pending,
+        outcome: str,
+        number: int | None,
+        reason: str,
+        now: float,
+        traceback: str = "",
+    ) -> Report:
+        order = pending.order
+        self.outcomes[outcome] += 1
+        self.last = OrderOutcome(
+            order.id, outcome, number, clip(reason), clip(traceback), now - pending.since
+        )
+        return Report(order, self.last)

@@ -1,0 +1,196 @@
+"""kill -9 at the worst moments: no host is left mixed, and the service is never down."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import wait_until
+from tests.process.harness import Server, put, serving
+from tests.process.load import load
+
+#: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``; a version whose gate file
+#: exists waits there until the gate is gone, but for the first ``free`` workers to get there.
+GATED = '''\
+V = "{version}"
+FREE = {free}
+import glob, os, time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GATE = os.path.join(HERE, "gate-" + V)
+before = glob.glob(os.path.join(HERE, "built-" + V + "-*"))
+open(os.path.join(HERE, f"built-{{V}}-{{len(before)}}-{{os.getpid()}}"), "w").close()
+while os.path.exists(GATE) and len(before) >= FREE:
+    time.sleep(0.01)
+
+
+def app(environ, start_response):
+    body = f"{{V}} {{os.getpid()}}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+'''
+
+
+def edit(root: Path, version: str, *, gate: bool = False, free: int = 0) -> None:
+    """Put ``version`` in place, its gate first."""
+    if gate:
+        (root / f"gate-{version}").touch()
+    put(root / "myapp.py", GATED.format(version=version, free=free))
+
+
+def builders(root: Path, version: str) -> list[int]:
+    """The workers that have begun to build ``version``, the first to do so first."""
+    found = sorted(path.name for path in root.glob(f"built-{version}-*"))
+    return [int(name.rpartition("-")[2]) for name in found]
+
+
+def wait_for_builders(root: Path, version: str, count: int) -> list[int]:
+    """Wait until ``count`` workers build ``version``."""
+    wait_until(lambda: len(builders(root, version)) >= count, 20, f"{count} builds of {version}")
+    return builders(root, version)
+
+
+def open_gate(root: Path, version: str) -> None:
+    """Let the builds of ``version`` go on."""
+    (root / f"gate-{version}").unlink()
+
+
+def wait_for_host(server: Server, version: str, workers: int = 2) -> None:
+    """Wait until every worker serves ``version``, each asked by as many requests as it takes."""
+
+    def agreed() -> bool:
+        serving_now = set(server.workers())
+        answers = [server.get().split() for _ in range(12)]
+        return (
+            {answer[0] for answer in answers} == {version}
+            and {int(answer[1]) for answer in answers} == serving_now
+            and len(serving_now) == workers
+        )
+
+    wait_until(agreed, 30, f"all of {workers} workers on {version}")
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    """A server of two workers on version v0."""
+    edit(tmp_path, "v0")
+    with serving(tmp_path, target="myapp:app") as running:
+        yield running
+
+
+def kill(pid: int) -> None:
+    """kill -9."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_worker_killed_before_prepare(server: Server, tmp_path: Path) -> None:
+    """A worker killed just before a deploy is replaced, and the host agrees on the new release."""
+    kill(server.workers()[0])
+    edit(tmp_path, "v1")
+    wait_for_host(server, "v1")
+
+
+def test_coordinator_killed_before_prepare(server: Server, tmp_path: Path) -> None:
+    """A change that a stopped and then killed coordinator never saw is deployed by the next one."""
+    coordinator = server.coordinator()
+    os.kill(coordinator, signal.SIGSTOP)
+    edit(tmp_path, "v1")
+    kill(coordinator)
+    wait_for_host(server, "v1")
+
+
+def test_canary_killed_during_its_build(server: Server, tmp_path: Path) -> None:
+    """When the first worker dies building, the deploy fails and its replacement is on the old one."""
+    edit(tmp_path, "v1", gate=True)
+    (canary,) = wait_for_builders(tmp_path, "v1", 1)
+    kill(canary)
+    server.wait_for_log(r"by watch: failed: ")
+    wait_for_host(server, "v0")
+    edit(tmp_path, "v2")
+    wait_for_host(server, "v2")
+
+
+def test_bystander_killed_during_the_first_build(server: Server, tmp_path: Path) -> None:
+    """A worker that was not asked to build yet may die: its replacement takes part instead."""
+    edit(tmp_path, "v1", gate=True)
+    (canary,) = wait_for_builders(tmp_path, "v1", 1)
+    (other,) = set(server.workers()) - {canary}
+    kill(other)
+    wait_until(lambda: other not in server.workers() and len(server.workers()) == 2, 20)
+    open_gate(tmp_path, "v1")
+    wait_for_host(server, "v1")
+
+
+def test_coordinator_killed_during_the_build(server: Server, tmp_path: Path) -> None:
+    """The next coordinator takes the order up; nobody serves the release before all are ready."""
+    edit(tmp_path, "v1", gate=True)
+    wait_for_builders(tmp_path, "v1", 1)
+    kill(server.coordinator())
+    server.wait_for_log(r"the coordinator runs", count=2)
+    assert server.get().startswith("v0 ")
+    open_gate(tmp_path, "v1")
+    wait_for_host(server, "v1")
+
+
+@pytest.mark.parametrize("victim", ["ready", "building"])
+def test_worker_killed_between_first_and_last_ready(
+    server: Server, tmp_path: Path, victim: str
+) -> None:
+    """Whoever dies between the first and the last ready, the whole host stays on the old release."""
+    edit(tmp_path, "v1", gate=True, free=1)
+    first, last = wait_for_builders(tmp_path, "v1", 2)
+    kill(first if victim == "ready" else last)
+    server.wait_for_log(r"by watch: failed: ")
+    open_gate(tmp_path, "v1")
+    wait_for_host(server, "v0")
+    edit(tmp_path, "v2")
+    wait_for_host(server, "v2")
+
+
+def test_coordinator_killed_between_first_and_last_ready(server: Server, tmp_path: Path) -> None:
+    """With its coordinator gone a worker that is ready serves the old release on."""
+    edit(tmp_path, "v1", gate=True, free=1)
+    wait_for_builders(tmp_path, "v1", 2)
+    kill(server.coordinator())
+    assert {server.get().split()[0] for _ in range(12)} == {"v0"}
+    open_gate(tmp_path, "v1")
+    wait_for_host(server, "v1")
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "worker", "both"])
+def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> None:
+    """After the commit point the release is committed, whoever dies before everybody has swapped."""
+    edit(tmp_path, "v1", gate=True, free=1)
+    first, last = wait_for_builders(tmp_path, "v1", 2)
+    # The first is ready and can't swap: it is stopped until the other has.
+    os.kill(first, signal.SIGSTOP)
+    open_gate(tmp_path, "v1")
+    server.wait_for_log(rf"\[{last}\] \[INFO\] release \S+ is live as generation 2")
+    if victim != "worker":
+        kill(server.coordinator())
+    if victim == "coordinator":
+        os.kill(first, signal.SIGCONT)
+    else:
+        kill(first)
+    wait_for_host(server, "v1")
+    edit(tmp_path, "v2")
+    wait_for_host(server, "v2")
+
+
+def test_kills_at_random_moments_under_load(server: Server, tmp_path: Path) -> None:
+    """Killed again and again at any moment of a deploy, the coordinator costs no request."""
+    chance = random.Random(20)
+    with load(server.port, clients=8) as tally:
+        for number in range(1, 8):
+            server.wait_for_log(r"the coordinator runs", count=number)
+            wait_until((server.run_dir / "coordinator.sock").exists, 20)
+            began = tally.ok + chance.randrange(60)
+            edit(tmp_path, f"v{number}")
+            wait_until(lambda goal=began: tally.ok >= goal, 20, "some requests")
+            kill(server.coordinator())
+        wait_for_host(server, "v7")
+    assert not tally.offences

@@ -1,0 +1,64 @@
+"""Workers that are recycled while the tree on disk is broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import wait_until
+from tests.process.harness import APPLICATION, application, paced, put, serving
+from tests.process.load import load
+
+#: What is on disk instead of the application, and why its deploy fails.
+BROKEN = {
+    "syntax": ("def create_app(:\n", "SyntaxError"),
+    "import": ("import not_installed_anywhere\n", "ModuleNotFoundError"),
+}
+
+#: Takes long enough to import for a worker to be recycled meanwhile.
+SLOW = "import time\ntime.sleep(0.2)\n" + APPLICATION
+
+
+@pytest.mark.parametrize("kind", sorted(BROKEN))
+def test_recycled_workers_boot_the_committed_release(tmp_path: Path, kind: str) -> None:
+    """Recycled every 50 requests with a broken tree on disk, workers serve the committed release."""
+    text, reason = BROKEN[kind]
+    application(tmp_path, "v0")
+    with serving(tmp_path, "--max-requests=50") as server:
+        application(tmp_path, "v1")
+        server.wait_for_log(r"committed: release 2-")
+        put(tmp_path / "myapp.py", text)
+        server.wait_for_log(reason)
+        before = set(server.workers())
+        with load(server.port, clients=16, think=0.1) as tally:
+            for _ in paced(1, 30 if kind == "import" else 5):
+                pass
+        assert (tally.failed, tally.refused) == (0, 0), tally.offences
+        # The connections of a worker that is recycled end with an announcement.
+        assert set(tally.reasons) <= {"announced close"}
+        assert set(tally.versions) == {"v1"}
+        assert not before & set(server.workers())
+        recycled = len(re.findall("Autorestarting worker", server.log()))
+        assert recycled >= tally.ok // 100
+        assert server.process.poll() is None
+        application(tmp_path, "v2")
+        server.wait_for_log(r"committed: release \d+-", count=2)
+        assert server.get().startswith("v2 ")
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
+def test_recycling_fails_no_deploy(tmp_path: Path, worker_class: str) -> None:
+    """A worker that is recycled while it builds a release is no reason to refuse that release."""
+    application(tmp_path, "v0")
+    options = ("--max-requests=20", "--max-requests-jitter=10", f"--worker-class={worker_class}")
+    with serving(tmp_path, *options) as server:
+        with load(server.port, clients=16, think=0.1) as tally:
+            for number in paced(20, 0.2):
+                put(tmp_path / "myapp.py", SLOW.format(version=f"v{number}"))
+                server.wait_for_log(r"by watch: (committed|failed): ", count=number)
+            wait_until(lambda: "v20" in tally.versions, 20, "the last version")
+        assert "by watch: failed: " not in server.log()
+        assert (tally.failed, tally.refused) == (0, 0), tally.offences
+        assert len(re.findall("Autorestarting worker", server.log())) >= 10

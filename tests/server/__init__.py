@@ -1,0 +1,3 @@
+"""Tests of genwsgi.server."""
+
+from __future__ import annotations
