@@ -1,4 +1,4 @@
-"""Files beside the source that belong to a release, so that a change of theirs makes another one."""
+"""Files beside the source that belong to a release: a change of theirs makes another one."""
 
 from __future__ import annotations
 

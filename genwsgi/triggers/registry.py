@@ -37,13 +37,13 @@ class Trigger(Protocol):
 def make_triggers(
     options: Mapping[str, Any], submit: Submit, log: logging.Logger
 ) -> list[Trigger]:
-    """Make the triggers that ``options`` ask for.  One that can't be made is logged and left out."""
+    """Make the triggers that ``options`` ask for; one that can't be made is logged and left out."""
     made: list[Trigger] = []
     for entry in sorted(entry_points(group="genwsgi.triggers"), key=lambda entry: entry.name):
         try:
             trigger = entry.load()(options, submit, log)
         except Exception:  # somebody else's code; the others must work all the same
-            log.exception("the trigger %s can't be made; orders of its kind will not come", entry.name)
+            log.exception("the trigger %s can't be made; its orders will not come", entry.name)
             continue
         if trigger is not None:
             made.append(trigger)

@@ -14,8 +14,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 from functools import partial
+from typing import Any
 
 from watchdog.events import FileSystemEvent
 
@@ -37,6 +37,9 @@ PASSES = 5
 #: Seconds that git may hold its lock, and the silence that is enough after it.
 GIT_PATIENCE = 30.0
 GIT_AFTER = 0.05
+
+#: Seconds after which events are looked at although more arrive: no flood may put off the cap.
+BATCH = 1.0
 
 #: Seconds that the observer's threads have to end.
 CLOSE = 5.0
@@ -132,7 +135,7 @@ class WatchTrigger:
                 batch = self._next_batch()
                 try:
                     self._react(batch)
-                except Exception:
+                except Exception:  # noqa: BLE001 (logged)
                     self._log.exception("the file watch failed; it tries again in %s s", CHECK)
                     self._stopping.wait(CHECK)
         finally:
@@ -142,14 +145,15 @@ class WatchTrigger:
     def _next_batch(self) -> list[tuple[float, FileSystemEvent]]:
         due = self._settle.due
         until = self._check_at if due is None else min(due, self._check_at)
-        batch = []
+        batch: list[tuple[float, FileSystemEvent]] = []
+        end = until + BATCH
         try:
             item = self._events.get(timeout=max(0.0, until - time.monotonic()))
             while item is not None:
                 batch.append(item)
-                item = self._events.get_nowait()
+                item = self._events.get_nowait() if time.monotonic() < end else None
         except queue.Empty:
-            pass  # the whole batch is read, or it is time to look at something else
+            pass  # all is read, or it is time to look at something else
         return batch
 
     def _react(self, batch: list[tuple[float, FileSystemEvent]]) -> None:
@@ -168,13 +172,15 @@ class WatchTrigger:
     def _give(self, change: Change) -> None:
         # Before the order: what changes while the watches are replaced is then read by the callee.
         moved, self._reader.moved = self._reader.moved, set()
-        if moved:
-            bases = {b for b in self._plan.recursive for m in moved if relative(m, b) is not None}
-            self._guarded(lambda watches: watches.renew(bases))
+        bases = {b for b in self._plan.recursive for m in moved if relative(m, b) is not None}
         try:
-            self._order(change)
-        except Exception:
-            self._log.exception("the order for a change of %s failed", ", ".join(change.paths))
+            if bases:
+                self._guarded(lambda watches: watches.renew(bases))
+        finally:
+            try:
+                self._order(change)
+            except Exception:  # noqa: BLE001 (logged)
+                self._log.exception("the order for a change of %s failed", ", ".join(change.paths))
 
     def _obstacles(self) -> list[Obstacle]:
         found = []
@@ -201,6 +207,7 @@ class WatchTrigger:
         before = self._plan
         stale, self._reader.stale = frozenset(self._reader.stale), set()
         replaced: set[str] = set()
+        failed = os.sep in stale
         for attempt in range(PASSES):
             plan = make_plan(self._roots, self._extra, self._sieve)
             if attempt and plan == self._plan:
@@ -219,6 +226,8 @@ class WatchTrigger:
             )
         if self._thread.ident is None:
             return  # the first plan is no change
+        if failed:
+            replaced |= self._plan.recursive
         now = time.monotonic()
         for path in replaced:
             self._settle.touch(path, now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,9 @@ class Watches:
         admits: Callable[[str], bool],
         interval: float | None,
     ) -> None:
+        # watchdog 7 warns, in the thread that reads, when it finds a new directory twice. Where
+        # warnings are errors that would end the thread, and nothing would be seen any more.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning, r"watchdog\.")
         self._handler = _Handler(emit)
         self._held: dict[tuple[str, bool], _Held] = {}
         self._refused: set[tuple[str, bool]] = set()
