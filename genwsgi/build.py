@@ -11,7 +11,7 @@ from genwsgi.errors import BuildError, GenwsgiError, SnapshotError, TargetError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
-from genwsgi.isolation.effects import Effects, effects_of
+from genwsgi.isolation.effects import Effects, effects_of, forget_overloads, forget_types
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.snapshot import Snapshot
 from genwsgi.target import Target, resolve
@@ -38,7 +38,7 @@ def build(
     :raises BuildError: the application's code raised.
     :raises SnapshotError: the snapshot is damaged.
     """
-    Effects(generation)
+    effects = Effects(generation)
     table = ModuleTable(generation, snapshot)
     table.on_loaded = on_module
     generation.modules = table
@@ -51,10 +51,11 @@ def build(
         raise
     except (TargetError, SnapshotError) as error:
         failure = error.with_traceback(None)
-    except BaseException as error:  # SystemExit at import is the application's mistake as well
+    except BaseException as error:  # noqa: BLE001 -- SystemExit at import is its mistake as well
         failure = _failure_of(error, target)
     else:
         table.on_loaded = None
+        effects.built()
         generation.advance(Event.BUILT)
         return
     # Raised out here, so that no traceback keeps the failed generation's modules.
@@ -78,9 +79,14 @@ def tear_down(generation: Generation, event: Event | None = None) -> None:
         generation.advance(event)
     generation.application = None
     generation.forget_contexts()
-    table, generation.modules = generation.modules, None
+    # It stays the generation's table: whatever code is left asks a closed table, and not another
+    # generation's.
+    table: ModuleTable | None = generation.modules
     if table is not None:
         table.close()
+        imports.closed(table)
+        forget_overloads(table.builtins)
+        forget_types()
 
 
 def _make(target: Target, table: ModuleTable, factory: bool | None) -> Callable[..., object]:
@@ -89,9 +95,9 @@ def _make(target: Target, table: ModuleTable, factory: bool | None) -> Callable[
 
 
 def _failure_of(error: BaseException, target: Target) -> GenwsgiError:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        if target.module == error.name or target.module.startswith(error.name + "."):
-            return TargetError(target.text, f"no module named {error.name!r} in the application")
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and f"{target.module}.".startswith(f"{missing}."):
+        return TargetError(target.text, f"no module named {missing!r} in the application")
     shown = traceback.TracebackException.from_exception(error)
     _drop_own_frames(shown, set())
     reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
@@ -110,6 +116,8 @@ def _drop_own_frames(shown: traceback.TracebackException | None, seen: set[int])
     )
     _drop_own_frames(shown.__cause__, seen)
     _drop_own_frames(shown.__context__, seen)
+    for inner in getattr(shown, "exceptions", None) or ():  # of an exception group, from 3.11
+        _drop_own_frames(inner, seen)
 
 
 _THIS_LAYER = {__file__, resolve.__code__.co_filename, Generation.run.__code__.co_filename}

@@ -45,7 +45,7 @@ class BuildError(GenwsgiError):
 class BuildAbandoned(BaseException):
     """Raised inside a build that nobody waits for any more.
 
-    A ``BaseException``, so that an application's ``except Exception`` does not keep the build going.
+    A ``BaseException``, so that no ``except Exception`` of an application keeps the build going.
     """
 
 

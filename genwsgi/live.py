@@ -1,7 +1,7 @@
 """The application of this process: builds generations, swaps them in, tears the old ones down.
 
-Knows of no deploy protocol and no server.  ``_lock`` guards the numbering and the set of living
-generations; it is taken by itself, and never held while application code runs.
+Knows of no deploy protocol and no server.  ``_lock`` guards the numbering; it is taken by itself,
+and never held while application code runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from genwsgi.build import build, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
 from genwsgi.generations.generation import Generation
-from genwsgi.generations.lifecycle import Event
+from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.isolation import effects, imports
@@ -59,9 +59,12 @@ class LiveApplication:
         self._factory = factory
         self._lock = threading.Lock()
         self._number = 0
-        self._living: set[Generation] = set()
         self._retired: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._janitor: threading.Thread | None = None
+        self._closed = False
+        # Whether close() waits for the janitor, and whether that has nothing left to do.
+        self._awaited = False
+        self._drained = True
         self._switch = Switch(self._retired.put)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
@@ -91,27 +94,26 @@ class LiveApplication:
         with self._lock:
             self._number += 1
             generation = Generation(self._number, release)
-            self._living.add(generation)
         try:
             build(generation, self._target, snapshot, self._factory, on_module)
-        except BaseException:
-            self._bury(generation)
+            return generation
+        except BuildAbandoned:
+            # It came when the build had just ended.
+            if generation.state is State.READY:
+                self.discard(generation)
             raise
-        return generation
 
     def swap(self, generation: Generation) -> None:
         """Make a ready generation the current one: one pointer assignment."""
         if self._janitor is None:
-            self._janitor = threading.Thread(
-                target=self._tidy, name="genwsgi-janitor", daemon=True
-            )
+            self._drained = False
+            self._janitor = threading.Thread(target=self._tidy, name="genwsgi-janitor", daemon=True)
             self._janitor.start()
         self._switch.swap(generation)
 
     def discard(self, generation: Generation) -> None:
         """Drop a ready generation that will not be swapped in."""
         tear_down(generation, Event.DISCARDED)
-        self._bury(generation)
 
     def draining(self) -> list[Generation]:
         """The replaced generations that still owe a response, oldest first."""
@@ -124,19 +126,32 @@ class LiveApplication:
     def close(self, timeout: float = 5.0) -> None:
         """Take no more requests and tear down what has no lease open; the rest as leases end.
 
+        With the last generation the process is as it was before.
+
         :param timeout: how long to wait for the teardown, in seconds.
         """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = self._awaited = True
         self._switch.close()
         self._retired.put(None)
         if self._janitor is not None:
             self._janitor.join(timeout)
+        with self._lock:
+            self._awaited = False
+            drained = self._drained
+        if drained:
+            self._leave()
+
+    def _leave(self) -> None:
         effects.uninstall()
         imports.uninstall(self._current)
 
     def _tidy(self) -> None:
         """The janitor thread: teardown and collection, away from the requests."""
         ended = False
-        while not ended:
+        while not (ended and not self._switch.draining() and self._retired.empty()):
             gone = 0
             generation = self._retired.get()
             deadline = time.monotonic() + GATHER
@@ -155,6 +170,11 @@ class LiveApplication:
             generation = None
             if gone:
                 gc.collect()
+        with self._lock:
+            self._drained = True
+            alone = not self._awaited
+        if alone:
+            self._leave()
 
     def _retire(self, generation: Generation) -> None:
         effects_of = effects.effects_of(generation)
@@ -162,18 +182,11 @@ class LiveApplication:
             tear_down(generation)
         except Exception:
             log.exception("%s could not be torn down whole", generation.name)
-        self._bury(generation)
         left = effects_of.stragglers() if effects_of is not None else []
         if left:
             names = ", ".join(thread.name for thread in left)
             log.warning("%s has retired but its threads still run: %s", generation.name, names)
         log.info("%s has retired", generation.name)
-
-    def _bury(self, generation: Generation) -> None:
-        with self._lock:
-            self._living.discard(generation)
-            tables = [other.modules for other in self._living if other.modules is not None]
-        imports.forget_proxies(tables)
 
 
 class BackgroundBuild:
@@ -203,22 +216,21 @@ class BackgroundBuild:
         self._lock = threading.Lock()
         self._abandoned = False
         self._ended = False
-        self._thread = threading.Thread(target=self._run, name=f"genwsgi-build {release}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"genwsgi-build {release}", daemon=True
+        )
         self._thread.start()
 
     def abandon(self) -> None:
         """Give the build up: it stops as soon as it can and leaves nothing.  Any thread."""
         with self._lock:
-            self._abandoned = True
-            if self._ended:
+            if self._abandoned:
                 return
+            self._abandoned = True
             # A build may hang in an endless loop; this makes it raise at its next instruction.
             # A thread blocked in C sees it when it comes back.
-            ident = self._thread.ident
-            if ident is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(ident), ctypes.py_object(BuildAbandoned)
-                )
+            if not self._ended:
+                self._interrupt(ctypes.py_object(BuildAbandoned))
 
     @property
     def running(self) -> bool:
@@ -229,8 +241,9 @@ class BackgroundBuild:
         """Where the build is now, as the last lines of its stack, for the log."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         if frame is None:
-            return "ended"
-        return "".join(traceback.format_stack(frame, limit=-3)).rstrip()
+            # A greenlet has no stack of its own that could be looked up.
+            return "  (a place that can't be seen)" if self.running else "  (its end)"
+        return "".join(traceback.format_stack(frame, limit=5)).rstrip()
 
     def _run(self) -> None:
         started = time.monotonic()
@@ -239,19 +252,29 @@ class BackgroundBuild:
                 self.generation = self._live.build(self._digest, self._release, self._breathe)
             except GenwsgiError as error:
                 self.error = error
-            self._end(time.monotonic() - started)
-
-    def _end(self, seconds: float) -> None:
-        with self._lock:
-            self._ended = True
-            self.seconds = seconds
-            abandoned = self._abandoned
+        self.seconds = time.monotonic() - started
+        abandoned = self._end()
         if not abandoned:
             self._done(self)
         elif self.generation is not None:
             self._live.discard(self.generation)
 
-    def _breathe(self, modules: int) -> None:
+    def _end(self) -> bool:
+        """End the time in which :meth:`abandon` interrupts; say whether it did."""
+        while True:
+            # What abandon() sent may arrive only now, once; then there is nothing more to come.
+            with contextlib.suppress(BuildAbandoned), self._lock:
+                self._ended = True
+                self._interrupt(None)
+                return self._abandoned
+
+    def _interrupt(self, error: ctypes.py_object[type[BaseException]] | None) -> None:
+        """Raise ``error`` in the build's thread at its next instruction; ``None``: not any more."""
+        ident = self._thread.ident
+        if ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), error)
+
+    def _breathe(self, _modules: int) -> None:
         if self._abandoned:
             raise BuildAbandoned
         time.sleep(PAUSE)

@@ -3,30 +3,34 @@
 Installed while at least one application is served; every place where Python looks a module up by
 name is pointed at the generation in whose name the code runs (or, outside of any, the current one):
 
-- ``sys.modules`` is replaced by :class:`SysModules`, a dict that answers for names of the scope from
-  the generation's table and for everything else from the real dict.
+- ``sys.modules`` is replaced by :class:`SysModules`, a dict that answers for names of the scope
+  from the generation's table and for everything else from the real dict.
 - The real dict, which C code reads (``pickle``, the interpreter's own import), has for each name in
   the scope a :class:`ModuleProxy`.
-- ``importlib`` and the interpreter load modules through one function, which is wrapped: names of the
-  scope are loaded by the generation's table under the generation's own locks.
+- ``importlib`` and the interpreter load modules through one function, which is wrapped: names of
+  the scope are loaded by the generation's table under the generation's own locks.
 - A meta path finder and a path hook answer from the generation's snapshot.
 
-``_lock`` guards the list of providers and installing; it is never held while modules are loaded.
+``_lock`` guards the list of providers, installing, and the proxies; it is never held while modules
+are loaded.
 """
 
 from __future__ import annotations
 
 import importlib._bootstrap
+import importlib._bootstrap_external
 import pkgutil
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation, active
-from genwsgi.isolation.loader import list_in_snapshot
+from genwsgi.isolation.effects import importing_shared
+from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.modules import ModuleTable
 
 #: Gives the generation that code outside of any generation means: the current one.
@@ -34,10 +38,13 @@ Provider = Callable[[], Generation | None]
 
 bootstrap: Any = importlib._bootstrap
 
-_lock = threading.Lock()
+# Reentrant: a signal handler or a finalizer may import while this thread registers a proxy.
+_lock = threading.RLock()
 _providers: list[Provider] = []
+_tables: weakref.WeakSet[ModuleTable] = weakref.WeakSet()
 _real: dict[str, ModuleType] = sys.modules
-#: Modules that a name of the scope had in the real dict before, to be put back in the end.
+#: Shared modules under names that are in the scope of some living generation, but not of all: a
+#: proxy has their place in the real dict, and they are put back when it goes.
 _displaced: dict[str, ModuleType] = {}
 _find_and_load = bootstrap._find_and_load
 
@@ -47,15 +54,16 @@ def table_for(fullname: object) -> ModuleTable | None:
     if not isinstance(fullname, str):
         return None
     generation = active.get()
-    if generation is not None:
-        table: ModuleTable | None = generation.modules
-        if table is not None and table.owns(fullname):
-            return table
+    mine: ModuleTable | None = None if generation is None else generation.modules
+    if mine is not None and mine.owns(fullname):
+        return mine
     for provider in reversed(_providers):
         generation = provider()
         if generation is not None and generation.modules is not None:
-            table = generation.modules
-            if table.owns(fullname):
+            table: ModuleTable = generation.modules
+            # What another generation of the same application has and this one has not, is not
+            # there for this one.
+            if table.owns(fullname) and (mine is None or mine.names.isdisjoint(table.names)):
                 return table
     return None
 
@@ -82,45 +90,74 @@ class ModuleProxy(ModuleType):
 def _meant_by(proxy: ModuleProxy) -> ModuleType:
     name: str = ModuleType.__getattribute__(proxy, "__name__")
     table = table_for(name)
-    if table is None:
-        raise AttributeError(f"module {name!r} belongs to a generation that is no longer served")
-    return table.import_module(name)
+    if table is not None:
+        return table.import_module(name)
+    shared = _displaced.get(name)
+    if shared is None:
+        raise AttributeError(f"module {name!r} belongs to a generation that does not run here")
+    return shared
+
+
+def _shared(name: object, default: Any) -> Any:
+    """Return the shared module of that name, which a proxy may hide."""
+    module = _real.get(name, default)  # type: ignore[call-overload]
+    return _displaced.get(name, default) if type(module) is ModuleProxy else module  # type: ignore[call-overload]
+
+
+_MISSING: Any = object()
 
 
 class SysModules(dict[str, ModuleType]):
     """``sys.modules``: the real one, with the modules of the asking generation in it."""
 
     def __getitem__(self, name: str) -> ModuleType:
-        table = table_for(name)
-        return _real[name] if table is None else table.modules[name]
+        module = self.get(name, _MISSING)
+        if module is _MISSING:
+            raise KeyError(name)
+        return module  # type: ignore[no-any-return]
 
     def get(self, name: str, default: Any = None) -> Any:
         table = table_for(name)
-        return (_real if table is None else table.modules).get(name, default)
+        return _shared(name, default) if table is None else table.modules.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         table = table_for(name)
-        return name in (_real if table is None else table.modules)
+        if table is None:
+            return _shared(name, _MISSING) is not _MISSING
+        return name in table.modules
 
     def __setitem__(self, name: str, module: ModuleType) -> None:
         table = table_for(name)
-        if table is None:
-            _real[name] = module
-            return
-        table.modules[name] = module
-        before = _real.get(name)
-        if not isinstance(before, ModuleProxy):
-            if before is not None:
-                _displaced[name] = before
-            _real[name] = ModuleProxy(name)
+        with _lock:
+            before = _real.get(name, _MISSING)
+            hidden = type(before) is ModuleProxy
+            if table is None:
+                (_displaced if hidden else _real)[name] = module
+                return
+            table.modules[name] = module
+            if not hidden:
+                if before is not _MISSING:
+                    _displaced[name] = before
+                _real[name] = ModuleProxy(name)
 
     def __delitem__(self, name: str) -> None:
-        table = table_for(name)
-        del (_real if table is None else table.modules)[name]
+        self.pop(name)
 
     def pop(self, name: str, *default: Any) -> Any:
         table = table_for(name)
-        return (_real if table is None else table.modules).pop(name, *default)
+        if table is not None:
+            return table.modules.pop(name, *default)
+        with _lock:
+            hidden = type(_real.get(name)) is ModuleProxy
+            return (_displaced if hidden else _real).pop(name, *default)
+
+    def popitem(self) -> tuple[str, ModuleType]:
+        name = list(self.copy())[-1]
+        return name, self.pop(name)
+
+    def clear(self) -> None:
+        for name in self.copy():
+            self.pop(name, None)
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         if name not in self:
@@ -135,20 +172,17 @@ class SysModules(dict[str, ModuleType]):
         # Snapshots of dicts in one C call each: imports go on on other threads.
         merged: dict[str, Any] = {}
         for name, module in _real.copy().items():
-            if not isinstance(module, ModuleProxy):
+            if type(module) is not ModuleProxy:
                 merged[name] = module
-        tables: dict[int, ModuleTable] = {}
-        for provider in list(_providers):
-            generation = provider()
+        for name, module in _displaced.copy().items():
+            if table_for(name) is None:
+                merged[name] = module
+        seen = [provider() for provider in list(_providers)]
+        for generation in (*seen, active.get()):
             if generation is not None and generation.modules is not None:
-                tables[id(provider)] = generation.modules
-        mine = active.get()
-        if mine is not None and mine.modules is not None:
-            names = mine.modules.names
-            tables = {key: table for key, table in tables.items() if table.names.isdisjoint(names)}
-            tables[0] = mine.modules
-        for table in tables.values():
-            merged.update(table.modules.copy())
+                for name, module in generation.modules.modules.copy().items():
+                    if table_for(name) is generation.modules:
+                        merged[name] = module
         return merged
 
     def __iter__(self) -> Iterator[str]:
@@ -175,10 +209,17 @@ class SysModules(dict[str, ModuleType]):
     def __eq__(self, other: object) -> bool:
         return self is other or self.copy() == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __or__(self, other: Any) -> Any:
         return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
 
     def __repr__(self) -> str:
         return repr(self.copy())
@@ -191,30 +232,35 @@ class ScopeFinder:
     """The meta path finder (PEP 451) for names of the scope; for others it finds nothing."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: object = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: object = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         table = table_for(fullname)
-        if table is None:
-            return None
-        others = [finder for finder in sys.meta_path if finder is not self]
-        return table.find_spec(fullname, path, others)
+        return None if table is None else find_in_snapshot(table, fullname, path)
 
     def invalidate_caches(self) -> None:
         """A snapshot never changes."""
 
 
 class ScopeFolderFinder:
-    """The path entry finder of a folder of the scope: lists it as the generation's snapshot has it.
+    """The path entry finder of a folder of the scope: what is in it is what the snapshot has.
 
-    ``pkgutil.iter_modules`` asks it; the modules themselves are found by :class:`ScopeFinder`.
+    ``pkgutil.iter_modules`` asks it.  Modules are found by :class:`ScopeFinder`, so what anybody
+    finds here came to the disk after the snapshot was taken: it belongs to a later release.
     """
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._on_disk = FileFinder(folder, *_loaders_of_files())
 
-    def find_spec(self, fullname: str, target: object = None) -> ModuleSpec | None:
-        return self._on_disk.find_spec(fullname)
+    def find_spec(
+        self,
+        fullname: str,
+        target: object = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        return self._on_disk.find_spec(fullname) if _table_of_folder(self._folder) is None else None
 
     def invalidate_caches(self) -> None:
         self._on_disk.invalidate_caches()
@@ -230,9 +276,8 @@ class ScopeFolderFinder:
 
 def _loaders_of_files() -> list[tuple[Any, list[str]]]:
     """The loaders of files, as the import system sets them up for every folder."""
-    from importlib._bootstrap_external import _get_supported_file_loaders
-
-    loaders: list[tuple[Any, list[str]]] = _get_supported_file_loaders()
+    external: Any = importlib._bootstrap_external
+    loaders: list[tuple[Any, list[str]]] = external._get_supported_file_loaders()
     return loaders
 
 
@@ -241,7 +286,7 @@ def _table_of_folder(folder: str) -> ModuleTable | None:
     for generation in generations:
         if generation is not None and generation.modules is not None:
             table: ModuleTable = generation.modules
-            if folder in table.snapshot.folders:
+            if table.snapshot.covers(folder):
                 return table
     return None
 
@@ -255,10 +300,14 @@ def _folder_hook(folder: str) -> ScopeFolderFinder:
 def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     """What ``importlib`` and the interpreter call for every module that they don't have yet."""
     table = table_for(name)
-    if table is None:
+    if table is not None:
+        return table.import_module(name)
+    token = importing_shared.set(True)
+    try:
         module: ModuleType = _find_and_load(name, import_)
         return module
-    return table.import_module(name)
+    finally:
+        importing_shared.reset(token)
 
 
 _finder = ScopeFinder()
@@ -270,8 +319,8 @@ def install(provider: Provider) -> None:
     with _lock:
         if not _providers:
             sys.modules = _view
-            sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]
-            sys.path_hooks.insert(0, _folder_hook)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, _finder)
+            sys.path_hooks.insert(0, _folder_hook)
             bootstrap._find_and_load = _load
         _providers.append(provider)
 
@@ -283,27 +332,35 @@ def uninstall(provider: Provider) -> None:
         if _providers:
             return
         bootstrap._find_and_load = _find_and_load
-        sys.path_hooks.remove(_folder_hook)  # type: ignore[arg-type]
-        sys.meta_path.remove(_finder)  # type: ignore[arg-type]
+        sys.path_hooks.remove(_folder_hook)
+        sys.meta_path.remove(_finder)
         sys.modules = _real
         for folder, finder in list(sys.path_importer_cache.items()):
             if isinstance(finder, ScopeFolderFinder):
                 del sys.path_importer_cache[folder]
-    forget_proxies(())
+        _forget_proxies([])
 
 
 def opened(table: ModuleTable) -> None:
     """A generation begins: folders of its snapshot are to be listed from the snapshot."""
+    with _lock:
+        _tables.add(table)
     for folder in table.snapshot.folders:
         if not isinstance(sys.path_importer_cache.get(folder), ScopeFolderFinder):
             sys.path_importer_cache.pop(folder, None)
 
 
-def forget_proxies(tables: Sequence[ModuleTable]) -> None:
-    """Remove the proxies of modules that none of ``tables`` has."""
+def closed(table: ModuleTable) -> None:
+    """A generation has ended: remove the proxies of modules that no other one has."""
+    with _lock:
+        _tables.discard(table)
+        _forget_proxies(list(_tables))
+
+
+def _forget_proxies(tables: Sequence[ModuleTable]) -> None:
     for name, module in _real.copy().items():
-        if isinstance(module, ModuleProxy) and not any(name in table.modules for table in tables):
+        if type(module) is ModuleProxy and not any(name in table.modules for table in tables):
             if name in _displaced:
                 _real[name] = _displaced.pop(name)
             else:
-                _real.pop(name, None)
+                del _real[name]

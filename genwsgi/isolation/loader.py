@@ -10,6 +10,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoade
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from genwsgi.isolation.effects import forget_types
 from genwsgi.isolation.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -28,24 +29,27 @@ class SnapshotLoader(SourceFileLoader):
         super().__init__(fullname, path)
         self._table = table
 
-    def get_data(self, path: str) -> bytes:  # type: ignore[override]
+    def get_data(self, path: str) -> bytes:
         """Return the content of a file: source from the snapshot, data files from the disk."""
         snapshot = self._table.snapshot
         if path in snapshot.files:
             return snapshot.source(path)
         return super().get_data(path)
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 -- importlib passes it
         """Return the snapshot's bytecode of the module."""
         return self._table.snapshot.code(self.path)
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code with the builtins of its generation (PEP 451)."""
         code = self.get_code(self.name)
+        # ``List["Model"]`` is one object wherever it is written, and keeps the Model it found.
+        forget_types()
         module.__dict__["__builtins__"] = self._table.builtins
         parent_name, _, child = self.name.rpartition(".")
-        parent = self._table.modules.get(parent_name)
-        if parent is None:
+        # What a package put in its own place in sys.modules may be anything.
+        names = getattr(self._table.modules.get(parent_name), "__dict__", None)
+        if not isinstance(names, dict):
             exec(code, module.__dict__)
             self._table.loaded()
             return
@@ -53,15 +57,15 @@ class SnapshotLoader(SourceFileLoader):
         # table that knows nothing of generations.  Binding the submodule on its package before it
         # runs, instead of after, makes that fallback unnecessary.
         missing = object()
-        before: Any = parent.__dict__.get(child, missing)
-        parent.__dict__[child] = module
+        before: Any = names.get(child, missing)
+        names[child] = module
         try:
             exec(code, module.__dict__)
         except BaseException:
             if before is missing:
-                parent.__dict__.pop(child, None)
+                names.pop(child, None)
             else:
-                parent.__dict__[child] = before
+                names[child] = before
             raise
         self._table.loaded()
 
@@ -118,7 +122,7 @@ def find_in_snapshot(
 
 
 def list_in_snapshot(snapshot: Snapshot, folder: str) -> list[tuple[str, bool]]:
-    """Return the modules directly in ``folder`` as (name, is a package), as the snapshot has them."""
+    """Return the modules directly in ``folder`` in the snapshot, as (name, is a package)."""
     found: dict[str, bool] = {}
     for path in (*snapshot.files, *snapshot.extensions):
         parent, name = os.path.split(path)
@@ -153,5 +157,3 @@ def _namespace_spec(fullname: str, folders: list[str]) -> ModuleSpec:
     spec = ModuleSpec(fullname, None, is_package=True)
     spec.submodule_search_locations = folders
     return spec
-
-

@@ -11,22 +11,19 @@ import builtins
 import importlib._bootstrap
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genwsgi.generations.generation import Generation, active
-from genwsgi.isolation.loader import find_in_snapshot
+from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from importlib.abc import MetaPathFinder
 
 #: The import system itself.  Its building blocks are private but have kept their names and meaning
 #: from 3.10 to 3.13; tests hold them to that.
 bootstrap: Any = importlib._bootstrap
 
 _shared_import = builtins.__import__
+_MISSING: Any = object()
 
 
 class ModuleTable:
@@ -45,8 +42,12 @@ class ModuleTable:
         self.snapshot = snapshot
         self.names = frozenset(snapshot.tops)
         self.modules: dict[str, ModuleType] = {}
-        self.builtins: dict[str, Any] = {**vars(builtins), "__import__": self.import_}
+        # What code puts into ``builtins`` (``gettext.install`` does) has to be found there again.
+        self._builtins = ModuleType("builtins")
+        self.builtins = vars(self._builtins)
+        self.builtins.update(vars(builtins), __import__=self.import_)
         self.on_loaded: Callable[[int], None] | None = None
+        self.closed = False
 
     def __repr__(self) -> str:
         return f"<ModuleTable of {self.generation.name}, {len(self.modules)} modules>"
@@ -70,6 +71,8 @@ class ModuleTable:
         else:
             fullname = name
         if fullname.partition(".")[0] not in self.names:
+            if fullname == "builtins":
+                return self._builtins
             return self._import_shared(name, globals, locals, fromlist, level)
         module = self.import_module(fullname)
         if fromlist:
@@ -79,6 +82,9 @@ class ModuleTable:
                     if hasattr(module, "__path__"):
                         return self._handle_fromlist(module, fromlist)
                     break
+                # A submodule is bound to its package before it has run: another thread waits.
+                if _initializing(self.modules.get(f"{fullname}.{wanted}")):
+                    self.import_module(f"{fullname}.{wanted}")
             return module
         if level == 0:
             return self.import_module(fullname.partition(".")[0])
@@ -91,40 +97,27 @@ class ModuleTable:
         """Return the generation's module ``fullname``, loading it first if need be.
 
         :raises ModuleNotFoundError: the snapshot has no such module.
+        :raises ImportError: the generation has been torn down.
         """
         module = self.modules.get(fullname, _MISSING)
-        if module is _MISSING or _initializing(module):
-            if active.get() is self.generation:
-                module = self._load(fullname)
-            else:
-                # The code belongs to this generation but runs on a thread that doesn't, or that
-                # belongs to another one.
-                module = self.generation.run(self._load, fullname)
+        if module is not _MISSING and _initializing(module):
+            # Waits for the thread that loads it.  In a circle of modules that two threads load
+            # from both ends, it is the unfinished module that one of them gets: Python's own rule.
+            bootstrap._lock_unlock_module(self._lock_name(fullname))
+            module = self.modules.get(fullname, _MISSING)
+        if module is _MISSING:
+            # The code belongs to this generation, but may run on a thread that doesn't.
+            module = self.generation.run(self._load, fullname)
         if module is None:
             raise ModuleNotFoundError(
                 f"import of {fullname} halted; None in sys.modules", name=fullname
             )
-        return module
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, others: Sequence[MetaPathFinder]
-    ) -> ModuleSpec:
-        """Find a module of the scope: in the snapshot, else with an import hook of somebody else.
-
-        :raises ModuleNotFoundError: there is none.  A module that came to the disk after the
-            snapshot was taken is none: it belongs to a later release.
-        """
-        spec = find_in_snapshot(self, fullname, path)
-        if spec is not None:
-            return spec
-        for finder in others:
-            spec = finder.find_spec(fullname, path)
-            if spec is not None and not self._is_newer(spec):
-                return spec
-        raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        return module  # type: ignore[no-any-return]
 
     def loaded(self) -> None:
-        """A module has been loaded: tell whoever builds."""
+        """A module has been loaded: take over new builtins, and tell whoever builds."""
+        for name in vars(builtins).keys() - self.builtins.keys():
+            self.builtins[name] = vars(builtins)[name]
         if self.on_loaded is not None:
             self.on_loaded(len(self.modules))
 
@@ -132,18 +125,32 @@ class ModuleTable:
         """Forget all modules and let go of the snapshot.
 
         The modules' own dictionaries stay as they are: whoever still holds a function of the
-        generation can still call it.
+        generation can still call it, but not import any more.
         """
+        self.closed = True
         self.modules.clear()
         self.on_loaded = None
         self.snapshot.release()
 
     def _load(self, fullname: str) -> Any:
-        with bootstrap._ModuleLockManager(f"{fullname} ({self.generation.name} {id(self):x})"):
-            module = self.modules.get(fullname, _MISSING)
-            if module is _MISSING:
-                return bootstrap._find_and_load_unlocked(fullname, self.import_module)
-            return module
+        if self.closed:
+            raise ImportError(
+                f"{self.generation.name} is {self.generation.state.value}, its code imports "
+                f"nothing more: {fullname!r} was asked for",
+                name=fullname,
+            )
+        token = importing_shared.set(False)
+        try:
+            with bootstrap._ModuleLockManager(self._lock_name(fullname)):
+                module = self.modules.get(fullname, _MISSING)
+                if module is _MISSING:
+                    return bootstrap._find_and_load_unlocked(fullname, self.import_module)
+                return module
+        finally:
+            importing_shared.reset(token)
+
+    def _lock_name(self, fullname: str) -> str:
+        return f"{fullname} ({self.generation.name} {id(self):x})"
 
     def _import_shared(
         self,
@@ -153,33 +160,20 @@ class ModuleTable:
         fromlist: Sequence[str] | None,
         level: int,
     ) -> ModuleType:
-        if name in sys.modules or active.get() is not None:
+        if active.get() is not self.generation:
+            # A shared module that is imported for the first time may import from the scope.
+            return self.generation.run(self._import_shared, name, globals, locals, fromlist, level)
+        if name in sys.modules:
             return _shared_import(name, globals, locals, fromlist or (), level)
-        # A shared module that is imported for the first time may itself import from the scope.
-        return self.generation.run(_shared_import, name, globals, locals, fromlist or (), level)
+        # The interpreter's own import might take another generation's module for it.
+        module: ModuleType = bootstrap.__import__(name, globals, locals, fromlist or (), level)
+        return module
 
     def _handle_fromlist(self, module: ModuleType, fromlist: Sequence[str]) -> ModuleType:
         found: ModuleType = self.generation.run(
             bootstrap._handle_fromlist, module, fromlist, self.import_module
         )
         return found
-
-    def _is_newer(self, spec: ModuleSpec) -> bool:
-        """Whether a file or folder found on disk lies where only the snapshot counts."""
-        places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
-        return any(self.covers(place) for place in places)
-
-    def covers(self, place: str) -> bool:
-        """Whether ``place`` lies in a folder that the snapshot is a copy of."""
-        while place not in self.snapshot.folders:
-            above = place.rpartition("/")[0]
-            if not above or above == place:
-                return False
-            place = above
-        return True
-
-
-_MISSING: Any = object()
 
 
 def _initializing(module: Any) -> bool:

@@ -6,9 +6,9 @@ A store is a folder shared by all processes of one host's server::
     objects/<key>.<tag>      the bytecode beside it carries the path
     snapshots/<digest>.json  what a snapshot consists of
 
-Everything is written under a temporary name and renamed, so a reader never sees half a file.  Whoever
-runs code from a snapshot holds a shared lock on its manifest; :meth:`Store.sweep` removes only what
-nobody holds, and a process that dies lets go by dying.
+Everything is written under a temporary name and renamed, so a reader never sees half a file.
+Whoever runs code from a snapshot holds a shared lock on its manifest; :meth:`Store.sweep` removes
+only what nobody holds, and a process that dies lets go by dying.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import marshal
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ FORMAT = 1
 
 #: How often a tree that changes while it is read is read again before giving up.
 ATTEMPTS = 10
+
+#: How much longer to wait before each further attempt, in seconds.
+PAUSE = 0.02
+
+#: Ends the name of a file that is being written; :meth:`Store.sweep` finds those left behind.
+_UNFINISHED = ".new"
 
 _BYTECODE = f"{sys.implementation.cache_tag}.bin"
 
@@ -82,13 +89,22 @@ class Snapshot:
         except OSError as error:
             raise SnapshotError(path, f"its source can't be read: {error}") from error
 
+    def covers(self, place: str) -> bool:
+        """Whether ``place`` is, or lies in, a folder that this is a copy of."""
+        while place not in self.folders:
+            above = os.path.dirname(place)
+            if above == place or not above:
+                return False
+            place = above
+        return True
+
     def release(self) -> None:
         """Let go of the snapshot: nobody in this process imports from it any more."""
         self._pin.close()
 
 
 class Store:
-    """A folder of snapshots.  Any process of the server may read; one at a time takes and sweeps."""
+    """A folder of snapshots.  Any process of the server may read; one at a time writes."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -112,7 +128,8 @@ class Store:
         :raises SnapshotError: the tree can't be read, keeps changing, or can't be copied.
         """
         extra = tuple(extra)
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            time.sleep(attempt * PAUSE)
             seen = survey(scope, extra)
             if seen.unchanged():
                 break
@@ -140,9 +157,12 @@ class Store:
             raise SnapshotError(path, f"can't be opened: {error}; deploy again") from error
         try:
             fcntl.flock(pin, fcntl.LOCK_SH)
-            if not os.path.exists(path):
+            if not os.fstat(pin.fileno()).st_nlink:
                 raise SnapshotError(path, "was removed a moment ago; deploy again")
-            manifest: dict[str, Any] = json.load(pin)
+            try:
+                manifest: dict[str, Any] = json.load(pin)
+            except ValueError as error:
+                raise SnapshotError(path, f"is damaged: {error}; deploy again") from error
             if manifest.get("format") != FORMAT:
                 raise SnapshotError(path, "was written by another version of genwsgi; restart")
         except BaseException:
@@ -167,21 +187,21 @@ class Store:
         """
         kept: set[str] = set()
         wanted = set(keep)
-        for entry in os.listdir(self._snapshots):
-            path = os.path.join(self._snapshots, entry)
-            digest = entry.partition(".")[0]
-            if digest in wanted or _held(path):
+        for digest in self.digests():
+            path = self._manifest_path(digest)
+            if digest in wanted or not _remove_unless_held(path):
                 with open(path, "rb") as file:
                     kept.update(json.load(file)["files"].values())
-            else:
-                os.unlink(path)
-        for entry in os.listdir(self._objects):
-            if entry.partition(".")[0] not in kept:
-                os.unlink(os.path.join(self._objects, entry))
+        for folder in (self._objects, self._snapshots):
+            for entry in os.listdir(folder):
+                unfinished = entry.endswith(_UNFINISHED)
+                if unfinished or (folder == self._objects and entry.partition(".")[0] not in kept):
+                    os.unlink(os.path.join(folder, entry))
 
     def digests(self) -> list[str]:
         """The snapshots that the store holds now."""
-        return sorted(entry.partition(".")[0] for entry in os.listdir(self._snapshots))
+        entries = os.listdir(self._snapshots)
+        return sorted(entry[: -len(".json")] for entry in entries if entry.endswith(".json"))
 
     def _manifest_path(self, digest: str) -> str:
         return os.path.join(self._snapshots, f"{digest}.json")
@@ -196,7 +216,8 @@ class Store:
             _write(kept, source)
         try:
             code = compile(source, path, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:  # ValueError: null bytes, before 3.12
+        # ValueError: null bytes, before 3.12; the last two: nested too deeply.
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if strict:
                 shown = "".join(traceback.format_exception_only(error)).rstrip()
                 raise SourceError(path, f"does not compile: {error}", shown) from error
@@ -220,20 +241,21 @@ class Store:
 
 
 def _write(path: str, content: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = path + _UNFINISHED
     with open(temporary, "wb") as file:
         file.write(content)
     os.replace(temporary, path)
 
 
-def _held(path: str) -> bool:
-    """Whether somebody holds the snapshot whose manifest is at ``path``."""
+def _remove_unless_held(path: str) -> bool:
+    """Remove the manifest at ``path`` unless it is held; whoever opens it now will notice."""
     with open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-        return False
+            return False
+        os.unlink(path)
+        return True
 
 
 def _folders(files: Iterable[str], tops: dict[str, tuple[str, ...]]) -> frozenset[str]:

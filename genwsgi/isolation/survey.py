@@ -40,7 +40,7 @@ class Survey:
         try:
             with open(path, "rb") as file:
                 return file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return b""  # gone between listing and reading: unchanged() will tell
         except OSError as error:
             raise SnapshotError(path, f"can't be read: {error.strerror}") from error
@@ -51,7 +51,7 @@ class Survey:
         try:
             with os.scandir(folder) as entries:
                 return sorted(entries, key=lambda entry: entry.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise SnapshotError(folder, f"can't be read: {error.strerror}") from error
@@ -80,19 +80,18 @@ def survey(scope: Scope, extra: Iterable[str] = ()) -> Survey:
 
 
 def _walk(seen: Survey, folder: str) -> Iterator[str]:
-    """Yield the modules below ``folder``; links to folders are followed, each folder once."""
-    visited: set[str] = set()
-    waiting = [folder]
+    """Yield the modules below ``folder``; links to folders are followed, but not in circles."""
+    above: frozenset[str] = frozenset()
+    waiting = [(folder, above)]
     while waiting:
-        current = waiting.pop()
+        current, above = waiting.pop()
         resolved = os.path.realpath(current)
-        if resolved in visited:
+        if resolved in above:
             continue
-        visited.add(resolved)
         for entry in seen.list(current):
             if entry.is_dir():
                 if entry.name.isidentifier() and entry.name not in NOT_SOURCE:
-                    waiting.append(entry.path)
+                    waiting.append((entry.path, above | {resolved}))
             elif entry.name.endswith((".py", *_EXTENSIONS)) and entry.is_file():
                 yield entry.path
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import wait_until
 from tests.process.harness import Server, put, serving
-from tests.process.load import load
+from tests.process.load import Tally, load
 
-#: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``; a version whose gate file
-#: exists waits there until the gate is gone, but for the first ``free`` workers to get there.
-GATED = '''\
+#: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``; a version whose gate
+#: file exists waits there until the gate is gone, but for the first ``free`` workers to come.
+GATED = """\
 V = "{version}"
 FREE = {free}
 import glob, os, time
@@ -32,7 +33,7 @@ def app(environ, start_response):
     body = f"{{V}} {{os.getpid()}}".encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
-'''
+"""
 
 
 def edit(root: Path, version: str, *, gate: bool = False, free: int = 0) -> None:
@@ -83,7 +84,7 @@ def server(tmp_path: Path):
 
 
 def kill(pid: int) -> None:
-    """kill -9."""
+    """Send SIGKILL."""
     os.kill(pid, signal.SIGKILL)
 
 
@@ -104,7 +105,7 @@ def test_coordinator_killed_before_prepare(server: Server, tmp_path: Path) -> No
 
 
 def test_canary_killed_during_its_build(server: Server, tmp_path: Path) -> None:
-    """When the first worker dies building, the deploy fails and its replacement is on the old one."""
+    """When the first worker dies building, the deploy fails and the old release stays."""
     edit(tmp_path, "v1", gate=True)
     (canary,) = wait_for_builders(tmp_path, "v1", 1)
     kill(canary)
@@ -140,7 +141,7 @@ def test_coordinator_killed_during_the_build(server: Server, tmp_path: Path) -> 
 def test_worker_killed_between_first_and_last_ready(
     server: Server, tmp_path: Path, victim: str
 ) -> None:
-    """Whoever dies between the first and the last ready, the whole host stays on the old release."""
+    """Whoever dies between the first and the last ready, the host stays on the old release."""
     edit(tmp_path, "v1", gate=True, free=1)
     first, last = wait_for_builders(tmp_path, "v1", 2)
     kill(first if victim == "ready" else last)
@@ -163,7 +164,7 @@ def test_coordinator_killed_between_first_and_last_ready(server: Server, tmp_pat
 
 @pytest.mark.parametrize("victim", ["coordinator", "worker", "both"])
 def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> None:
-    """After the commit point the release is committed, whoever dies before everybody has swapped."""
+    """After the commit point the release is committed, whoever dies before all have swapped."""
     edit(tmp_path, "v1", gate=True, free=1)
     first, last = wait_for_builders(tmp_path, "v1", 2)
     # The first is ready and can't swap: it is stopped until the other has.
@@ -181,6 +182,10 @@ def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> No
     wait_for_host(server, "v2")
 
 
+def _reached(tally: Tally, goal: int) -> bool:
+    return tally.ok >= goal
+
+
 def test_kills_at_random_moments_under_load(server: Server, tmp_path: Path) -> None:
     """Killed again and again at any moment of a deploy, the coordinator costs no request."""
     chance = random.Random(20)
@@ -190,7 +195,7 @@ def test_kills_at_random_moments_under_load(server: Server, tmp_path: Path) -> N
             wait_until((server.run_dir / "coordinator.sock").exists, 20)
             began = tally.ok + chance.randrange(60)
             edit(tmp_path, f"v{number}")
-            wait_until(lambda goal=began: tally.ok >= goal, 20, "some requests")
+            wait_until(partial(_reached, tally, began), 20, "some requests")
             kill(server.coordinator())
         wait_for_host(server, "v7")
     assert not tally.offences

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import importlib.machinery
+import os
+from pathlib import Path
+
+import pytest
+
+from genwsgi.errors import SnapshotError
+from genwsgi.isolation.scope import ScopeRules, find_scope
+from genwsgi.isolation.survey import Survey, survey
+from tests.isolation.sources import write
+
+
+def look(root: Path, extra: tuple[str, ...] = ()) -> Survey:
+    return survey(find_scope(ScopeRules("shop", (str(root),))), extra)
+
+
+def names(seen: Survey, root: Path) -> set[str]:
+    return {os.path.relpath(path, root) for path in seen.sources}
+
+
+def test_what_is_source(tmp_path: Path) -> None:
+    """Modules at any depth are read; caches, data files and folders of others are not."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    write(
+        tmp_path,
+        {
+            "shop/__init__.py": "",
+            "shop/migrations/0001_first.py": "X = 1",
+            "shop/data.txt": "",
+            "shop/__pycache__/x.py": "",
+            "shop/node_modules/y.py": "",
+            "shop/fast" + suffix: "",
+        },
+    )
+    seen = look(tmp_path)
+    assert names(seen, tmp_path) == {"shop/__init__.py", "shop/migrations/0001_first.py"}
+    assert seen.extensions == {str(tmp_path / "shop" / ("fast" + suffix))}
+    assert seen.sources[str(tmp_path / "shop/migrations/0001_first.py")][1] == b"X = 1"
+
+
+def test_links_to_folders(tmp_path: Path) -> None:
+    """A link to a folder is a package under both its names, and a link in a circle ends."""
+    write(tmp_path, {"shop/__init__.py": "", "shop/v1/__init__.py": ""})
+    (tmp_path / "shop/current").symlink_to("v1")
+    (tmp_path / "shop/v1/up").symlink_to("..")
+    found = names(look(tmp_path), tmp_path)
+    assert {"shop/__init__.py", "shop/v1/__init__.py", "shop/current/__init__.py"} <= found
+
+
+def test_dangling_link(tmp_path: Path) -> None:
+    """A link to nowhere, such as an editor's lock, is passed over."""
+    write(tmp_path, {"shop/__init__.py": ""})
+    (tmp_path / "shop/.#models.py").symlink_to("somebody@somewhere")
+    assert names(look(tmp_path), tmp_path) == {"shop/__init__.py"}
+
+
+def test_unchanged(tmp_path: Path) -> None:
+    """A change of a file's content, and a file more or fewer, are seen."""
+    write(tmp_path, {"shop/__init__.py": "a = 1", "shop/b.py": ""})
+    seen = look(tmp_path)
+    assert seen.unchanged()
+    write(tmp_path, {"shop/__init__.py": "a = 23"})
+    assert not seen.unchanged()
+    seen = look(tmp_path)
+    (tmp_path / "shop/b.py").unlink()
+    assert not seen.unchanged()
+
+
+def test_vanishing_while_read(tmp_path: Path) -> None:
+    """A file or folder that is gone when it is read is no error: the tree has changed."""
+    write(tmp_path, {"x.py": "", "folder/y.py": ""})
+    seen = Survey()
+    assert seen.read(str(tmp_path / "gone.py")) == b""
+    assert seen.list(str(tmp_path / "gone")) == []
+    assert seen.list(str(tmp_path / "x.py")) == []
+    assert seen.read(str(tmp_path / "folder")) == b""
+
+
+def test_extra_files(tmp_path: Path) -> None:
+    """Further files count with their content; folders and missing ones don't."""
+    write(tmp_path, {"shop/__init__.py": "", ".env": "A=1"})
+    extra = (str(tmp_path / ".env"), str(tmp_path / "nothing"), str(tmp_path / "shop"))
+    first = look(tmp_path, extra).others
+    assert set(first) == {extra[0]}
+    write(tmp_path, {".env": "A=2"})
+    assert look(tmp_path, extra).others != first
+
+
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or folder that can't be read is an error that names it."""
+    write(tmp_path, {"shop/__init__.py": ""})
+
+    def refuse(path: str, *args: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    seen = Survey()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        with pytest.raises(SnapshotError, match=r"__init__.py: can't be read: Permission denied"):
+            seen.read(str(tmp_path / "shop/__init__.py"))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        with pytest.raises(SnapshotError, match=r"shop: can't be read: Permission denied"):
+            seen.list(str(tmp_path / "shop"))
