@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 log = logging.getLogger("genwsgi")
+
+#: How long :meth:`GenerationalApp.close` waits for what is under way, in seconds.
+CLOSE = 5.0
+
+_REFUSED = (Outcome.REFUSED, "the application is closed", "")
 
 
 class GenerationalApp:
@@ -87,6 +93,10 @@ class GenerationalApp:
         )
         # One deploy at a time; never held by a request.
         self._deploying = threading.Lock()
+        # Guards `_closed` and `_over`, and the swap against close(); held for a few operations.
+        self._lock = threading.Lock()
+        #: Ends the wait for the build under way.
+        self._over: threading.Event | None = None
         self._build_timeout = build_timeout
         self._releases = 1
         self._watch: WatchTrigger | None = None
@@ -94,11 +104,16 @@ class GenerationalApp:
         self._live = LiveApplication(
             parsed, self._source.store, factory=factory, header=generation_header
         )
+        # For what lies there and is shared: a package that ``share`` names, a C extension.
+        self._path = [folder for folder in own if folder not in sys.path]
+        sys.path[:0] = self._path
         try:
-            self._digest = self._source.take()
-            self._live.swap(self._live.build(self._digest, f"1-{self._digest[:8]}"))
-            if watch:
-                self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
+            with self._deploying:
+                if watch:
+                    # First, and its orders wait: an edit made during the build is not missed.
+                    self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
+                self._digest = self._source.take()
+                self._live.swap(self._live.build(self._digest, f"1-{self._digest[:8]}"))
         except BaseException:
             self.close()
             raise
@@ -119,7 +134,8 @@ class GenerationalApp:
         """Build the code as it is on disk now and swap to it; wait for the outcome.
 
         Any thread may call this; deploys are done one after another.  Nothing is raised for code
-        that doesn't build: the outcome says ``failed`` and why, and the old code serves on.
+        that doesn't build: the outcome says ``failed`` and why, and the old code serves on.  Once
+        the application is closed, every deploy is ``refused``.
 
         :param force: build anew even if no content has changed.
         """
@@ -137,19 +153,28 @@ class GenerationalApp:
         if outcome == Outcome.FAILED:
             log.error("deploy by %s failed: %s\n%s", trigger, reason, trace)
         else:
-            log.info("deploy by %s: %s %s", trigger, outcome, reason)
+            log.info("deploy by %s: %s", trigger, f"{outcome}, {reason}" if reason else outcome)
         return result
 
     def close(self) -> None:
         """Stop watching, drop all generations and remove the snapshots.  Any thread, any often."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._over is not None:
+                self._over.set()
         atexit.unregister(self.close)
         if self._watch is not None:
             self._watch.stop()
-            self._watch.join(5.0)
+            self._watch.join(CLOSE)
+        # A deploy under way gives up soon, and must not write into a folder that is removed.
+        if self._deploying.acquire(timeout=CLOSE):
+            self._deploying.release()
         self._live.close()
+        for folder in self._path:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(folder)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> GenerationalApp:
@@ -159,27 +184,57 @@ class GenerationalApp:
         self.close()
 
     def _deploy(self, force: bool) -> tuple[str, str, str]:
-        """Return the outcome, the reason and the traceback."""
+        """Return the outcome, the reason and the traceback.  ``_deploying`` is held."""
+        if self._closed:
+            return _REFUSED
         try:
             digest = self._source.take(self._digest)
-        except GenwsgiError as error:
-            return Outcome.FAILED, str(error), error.traceback
+        except (GenwsgiError, OSError) as error:
+            return Outcome.FAILED, str(error), getattr(error, "traceback", "")
         if digest == self._digest and not force:
             return Outcome.UNCHANGED, "", ""
-        ended = threading.Event()
-        label = f"{self._releases + 1}-{digest[:8]}"
-        build = BackgroundBuild(self._live, digest, label, lambda build: ended.set())
-        if not ended.wait(self._build_timeout):
-            build.abandon()
+        return self._replace(digest)
+
+    def _replace(self, digest: str) -> tuple[str, str, str]:
+        """Build and swap, unless it takes too long or :meth:`close` is called meanwhile."""
+        over = threading.Event()
+        built: list[BackgroundBuild] = []
+
+        def done(build: BackgroundBuild) -> None:
+            with self._lock:
+                wanted = self._over is over
+                if wanted:
+                    built.append(build)
+            over.set()
+            if not wanted and build.generation is not None:
+                self._live.discard(build.generation)
+
+        with self._lock:
+            self._over = over
+            if self._closed:
+                over.set()
+        build = BackgroundBuild(self._live, digest, f"{self._releases + 1}-{digest[:8]}", done)
+        over.wait(self._build_timeout)
+        with self._lock:
+            self._over = None
+            closed, generation = self._closed, build.generation if built else None
+            if generation is not None and not closed:
+                self._live.swap(generation)
+        if not built:
             where = build.where()
-            return Outcome.FAILED, f"the build took more than {self._build_timeout} s", where
-        if build.generation is None:
-            error = build.error or GenwsgiError("the build ended without a result")
-            return Outcome.FAILED, str(error), error.traceback
-        self._live.swap(build.generation)
+            build.abandon()
+            reason = f"the build took more than {self._build_timeout} s"
+            return _REFUSED if closed else (Outcome.FAILED, reason, where)
+        if generation is None:
+            failure = build.error or GenwsgiError("the build ended without a result")
+            return Outcome.FAILED, str(failure), failure.traceback
+        if closed:
+            self._live.discard(generation)
+            return _REFUSED
         self._digest = digest
         self._releases += 1
-        self._source.store.sweep([digest])
+        with contextlib.suppress(OSError):  # after the next deploy, then
+            self._source.store.sweep([digest])
         return Outcome.COMMITTED, "", ""
 
     def _start_watch(
@@ -189,7 +244,7 @@ class GenerationalApp:
         ignore: Sequence[str],
         polling: bool,
     ) -> None:
-        def order(change: Change) -> None:
+        def order(_change: Change) -> None:
             self.deploy(trigger="watch")
 
         self._watch = WatchTrigger(
@@ -202,4 +257,3 @@ class GenerationalApp:
             log=log,
         )
         self._watch.start()
-

@@ -8,6 +8,7 @@
     serving/<pid>      one empty file for each worker that serves requests
     orders             orders that were accepted and have no outcome yet
     coordinator.sock   where agents and clients meet the coordinator
+    settings.json      what the master tells the coordinator
 
 It belongs to the user the workers run as, and to nobody else: whoever can write here decides what
 code the server runs.
@@ -32,6 +33,10 @@ from genwsgi.errors import RunDirectoryError
 #: The longest path that a unix socket can have, with its final zero byte (unix(7)).
 _SOCKET_PATH_MAX = 108
 
+_FILES = frozenset({"committed", "orders", "coordinator.sock", "settings.json"})
+_FOLDERS = frozenset({"store", "serving"})
+_UNFINISHED = ".new"
+
 
 class RunDirectory:
     """The run directory at ``path``.  Every method may be called by any thread of any process."""
@@ -54,8 +59,8 @@ class RunDirectory:
 
         :param path: ``None`` for a new private folder among the temporary ones.
         :param uid: who else it may belong to: the user the workers run as.
-        :raises RunDirectoryError: it belongs to somebody else, is open to others, is in use by a
-            living server, or its path is too long for a socket.
+        :raises RunDirectoryError: it belongs to somebody else, is open to others, holds something
+            else, is in use by a living server, or its path is too long for a socket.
         """
         if path is None:
             base = os.environ.get("XDG_RUNTIME_DIR") or None
@@ -97,6 +102,13 @@ class RunDirectory:
             raise RunDirectoryError(
                 self.path, f"is open to others (mode {mode:03o}); chmod 700 it or choose another"
             )
+        # Whatever is in it is removed: it had better be ours.
+        own = {"lock", *_FILES, *_FOLDERS, *(name + _UNFINISHED for name in _FILES)}
+        foreign = sorted(set(os.listdir(self.path)) - own)
+        if foreign:
+            raise RunDirectoryError(
+                self.path, f"holds something else ({foreign[0]}); choose an empty or a new one"
+            )
 
     def _lock(self) -> None:
         # The workers inherit the descriptor with its lock: a directory is free only when the last
@@ -114,19 +126,20 @@ class RunDirectory:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _clear(self) -> None:
-        """Remove what an earlier server has left."""
-        for entry in os.listdir(self.path):
-            place = os.path.join(self.path, entry)
-            if entry == "lock":
-                continue
-            if os.path.isdir(place) and not os.path.islink(place):
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                os.unlink(place)
+        """Remove what a server has put here, but for the lock."""
+        for name in _FOLDERS:
+            shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+        for name in _FILES:
+            for leftover in (name, name + _UNFINISHED):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.path, leftover))
 
     def remove(self) -> None:
-        """Remove the directory: the server is gone."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the directory: the server is gone.  What others have put there stays."""
+        with contextlib.suppress(OSError):
+            self._clear()
+            os.unlink(os.path.join(self.path, "lock"))
+            os.rmdir(self.path)
 
     def committed(self) -> Release:
         """Return the committed release.
@@ -195,7 +208,7 @@ class RunDirectory:
 
 
 def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.new"
+    temporary = path + _UNFINISHED
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)

@@ -16,7 +16,7 @@ from gunicorn.errors import AppImportError, ConfigError
 from genwsgi.deploy.agent import Agent
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server.arbiter import GenwsgiArbiter
@@ -46,11 +46,13 @@ class GenwsgiApplication(WSGIApplication, _Run):
 
     :ivar directory: the run directory, once the master has opened it.
     :ivar coordinator: the coordinator's process, in the master.
+    :ivar agent: the agent, in a worker.
     """
 
     def __init__(self, prog: str | None = None) -> None:
         self.directory: RunDirectory | None = None
         self.coordinator: CoordinatorProcess | None = None
+        self.agent: Agent | None = None
         self.target: Target
         super().__init__(None, prog=prog)
 
@@ -60,19 +62,25 @@ class GenwsgiApplication(WSGIApplication, _Run):
         """Begin with our defaults and our options."""
         self.cfg = GenwsgiConfig(self.usage, prog=self.prog)
 
-    def init(self, parser: Any, opts: Any, args: list[str]) -> None:
+    def init(self, _parser: Any, _opts: Any, args: list[str]) -> None:
         """Take the target; there is no PasteDeploy here (see :func:`check`)."""
         self.app_uri: str | None = None
+        if len(args) > 1:  # gunicorn would pass over it
+            raise ConfigError(f"one MODULE[:NAME] is served, and this is more: {args[1]}")
         if args:
             self.cfg.set("default_proc_name", args[0])
             self.app_uri = args[0]
 
     def load_config(self) -> None:
         """Load everything, and refuse what can't be served."""
-        super().load_config()
+        # Past WSGIApplication's, which misses a module before we can say what is wrong.
+        super(WSGIApplication, self).load_config()
         check(self.cfg)
+        text = self.app_uri or self.cfg.wsgi_app
+        if text is None:
+            raise ConfigError("nothing to serve: write MODULE[:NAME], such as myapp:create_app")
         try:
-            self.target = parse(str(self.app_uri))
+            self.target = parse(text)
         except GenwsgiError as error:
             raise ConfigError(str(error)) from None
 
@@ -82,8 +90,6 @@ class GenwsgiApplication(WSGIApplication, _Run):
         assert self.directory is not None
         pythonpath = [os.path.abspath(path) for path in (cfg.pythonpath or "").split(",") if path]
         log = {name: cfg.settings[name].get() for name in LOG_SETTINGS}
-        if not isinstance(log["logger_class"], str):
-            log["logger_class"] = None  # a class of the config file's own: not known elsewhere
         return {
             "module": self.target.module,
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
@@ -101,7 +107,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "uid": cfg.uid,
             "gid": cfg.gid,
             "initgroups": cfg.initgroups,
-            "log": {name: value for name, value in log.items() if value is not None},
+            # A class or an object of the config file's own can't be told to another process.
+            "log": {name: value for name, value in log.items() if _is_plain(value)},
         }
 
     # -- the master
@@ -110,8 +117,9 @@ class GenwsgiApplication(WSGIApplication, _Run):
         """Serve.  A mistake of the command line ends with one line, not a traceback."""
         try:
             super().run()
-        except GenwsgiError as error:
-            print(f"genwsgi: {error}", file=sys.stderr)
+        # gunicorn's own for a pid file in use, or a worker class whose package is missing.
+        except (GenwsgiError, RuntimeError) as error:
+            print(f"{self.prog}: {error}", file=sys.stderr)  # noqa: T201 -- a command talks
             sys.exit(USAGE_ERROR)
 
     def open(self) -> None:
@@ -119,17 +127,28 @@ class GenwsgiApplication(WSGIApplication, _Run):
 
         :raises GenwsgiError: the target isn't there, or the directory can't be used.
         """
-        path = self.cfg.run_dir
-        if path is not None and "GUNICORN_PID" in os.environ:
-            path += ".2"  # beside the server that this one is to replace, as with its pid file
-        self.directory = RunDirectory.create(path, self.cfg.uid)
+        self.directory = self._make_directory()
         options = self.options()
+        source = make_source(options, Store(self.directory.store))
+        options["roots"] = source.scope().watched
         with open(self.directory.settings, "w", encoding="utf-8") as file:
             json.dump(options, file)
-        source = make_source(options, Store(self.directory.store))
         release = Release(1, source.take(), "start", "what the server started with", time.time())
         self.directory.record(release)
         self.directory.give_to(self.cfg.uid, self.cfg.gid)
+
+    def _make_directory(self) -> RunDirectory:
+        # A check needs none that a server may be using.
+        checks = self.cfg.check_config or self.cfg.print_config
+        path, uid = None if checks else self.cfg.run_dir, self.cfg.uid
+        try:
+            return RunDirectory.create(path, uid)
+        except RunDirectoryError:
+            if path is None or "GUNICORN_PID" not in os.environ:
+                raise
+            # The server that this one is to replace (SIGUSR2) has it; or, if that one was begun in
+            # the same way, the other.
+            return RunDirectory.create(f"{path}.2", uid)
 
     def close(self) -> None:
         """Remove the run directory."""
@@ -157,26 +176,35 @@ class GenwsgiApplication(WSGIApplication, _Run):
         except GenwsgiError as error:
             self._refuse(error)
         agent.start()
+        self.agent = agent
         self.directory.first("served")
         return live.application
 
+    def leave(self) -> None:
+        """This worker ends in good order."""
+        if self.agent is not None:
+            self.agent.leave()
+
     def _check_only(self) -> Callable[..., Any]:
         """``--check-config`` and ``--print-config``: build once, in the process of the command."""
-        self.open()
-        assert self.directory is not None
         try:
+            self.open()
+            assert self.directory is not None
             live = LiveApplication(
                 self.target, Store(self.directory.store), factory=self.cfg.factory
             )
             live.swap(live.build(self.directory.committed().digest, "checked"))
+            live.close()
             return live.application
+        except GenwsgiError as error:
+            sys.exit(_whole(error))
         finally:
             self.close()
 
     def _refuse(self, error: GenwsgiError) -> NoReturn:
         """This worker can't boot: the server must not start, or must not stop, because of it."""
         assert self.directory is not None
-        whole = f"{error.traceback}\n{error}".lstrip()
+        whole = _whole(error)
         if self.directory.happened("served"):
             # The release was served before, so what is wrong is around it (a database that is
             # away).  gunicorn would halt the whole server for the exit codes it uses for this.
@@ -185,3 +213,16 @@ class GenwsgiApplication(WSGIApplication, _Run):
             sys.exit(1)
         shown = whole if self.directory.first("refused") else "(as the other worker said)"
         raise AppImportError(shown)
+
+
+def _whole(error: GenwsgiError) -> str:
+    """The error for people: what the application raised, then what that means."""
+    return f"{error.traceback}\n{error}".lstrip()
+
+
+def _is_plain(value: object) -> bool:
+    """Whether ``value`` is given, and can be written down for another process."""
+    try:
+        return json.dumps(value) != "null"
+    except (TypeError, ValueError):
+        return False

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from genwsgi.server.application import GenwsgiApplication
 
 
+#: An exit status that no process can have.
+NO_STATUS = -1
+
+
 class GenwsgiArbiter(Arbiter):
     """Starts from a snapshot, keeps a coordinator running, and takes SIGHUP for a deploy.
 
@@ -35,8 +39,13 @@ class GenwsgiArbiter(Arbiter):
         master = os.getpid()
         try:
             super().run()
+        except SystemExit as end:
+            # A forked worker leaves through here as well: with 0 if it was told to, or recycled.
+            if os.getpid() != master and not end.code:
+                self.app.leave()
+            raise
         finally:
-            # A forked worker leaves through here as well, and has nothing to clear away.
+            # A worker has nothing to clear away.
             if os.getpid() == master:
                 if self._coordinator is not None:
                     self._coordinator.stop()
@@ -48,9 +57,7 @@ class GenwsgiArbiter(Arbiter):
         self.app.open()
         super().start()
         assert self.app.directory is not None
-        self._coordinator = self.app.coordinator = CoordinatorProcess(
-            self.app.directory, self.log
-        )
+        self._coordinator = self.app.coordinator = CoordinatorProcess(self.app.directory, self.log)
         self._coordinator.ensure()
 
     def manage_workers(self) -> None:
@@ -61,6 +68,10 @@ class GenwsgiArbiter(Arbiter):
 
     def reap_workers(self) -> None:
         """Reap workers, and say that they serve no more."""
+        if self.app.directory is not None and self.app.directory.happened("served"):
+            # gunicorn halts the server for a worker that ends with one of these.  Code that was
+            # deployed later may do so too, by os._exit(3), and must not end what others serve.
+            self._bear_any_status()
         before = set(self.WORKERS)
         try:
             super().reap_workers()
@@ -68,6 +79,15 @@ class GenwsgiArbiter(Arbiter):
             if self.app.directory is not None:
                 for pid in before - set(self.WORKERS):
                     self.app.directory.end_serving(pid)
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers."""
+        # Where one has halted the server, the next would interrupt the halt.
+        self._bear_any_status()
+        super().stop(graceful)
+
+    def _bear_any_status(self) -> None:
+        self.WORKER_BOOT_ERROR = self.APP_LOAD_ERROR = NO_STATUS
 
     def handle_hup(self) -> None:
         """SIGHUP is a deploy."""

@@ -17,7 +17,7 @@ from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.server.logs import join_error_log
 from genwsgi.triggers.others import find_others
-from genwsgi.triggers.registry import make_triggers
+from genwsgi.triggers.registry import Trigger, make_triggers
 
 #: gunicorn's settings that decide where the log goes.
 LOG_SETTINGS = (
@@ -63,7 +63,7 @@ def main(options: dict[str, Any]) -> None:
     util._setproctitle(f"coordinator [{cfg.proc_name}]")
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
     source = make_source(options, Store(directory.store))
-    triggers = []
+    triggers: list[Trigger] = []
     server = CoordinatorServer(
         directory,
         source,
@@ -72,24 +72,29 @@ def main(options: dict[str, Any]) -> None:
         master=int(sys.argv[2]),
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
     )
-    signal.signal(signal.SIGTERM, lambda number, frame: server.stop())
-    signal.signal(signal.SIGUSR1, lambda number, frame: logger.reopen_files())
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: logger.reopen_files())
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    options["roots"] = list(source.scope().watched)
-    triggers.extend(make_triggers(options, server.submit, log))
-    for trigger in triggers:
-        trigger.start()
-    if options["watch"]:
-        # What changed while nobody was watching.
-        server.submit("watch", "a look at the files as the watch begins")
     try:
+        for trigger in make_triggers(options, server.submit, log):
+            try:
+                trigger.start()
+            except Exception:  # somebody else's code; the others must work all the same
+                log.exception("the trigger %s can't start; its orders will not come", trigger.name)
+            else:
+                triggers.append(trigger)
+        if options["watch"]:
+            # What changed while nobody was watching.
+            server.submit("watch", "a look at the files as the watch begins")
         server.run()
-    finally:
         for trigger in triggers:
             trigger.stop()
         for trigger in triggers:
             trigger.join(2.0)
+    except Exception:
+        log.exception("the coordinator stumbled and ends; the master starts another")
+    finally:
         # A thread that hangs must not keep a coordinator alive whose master is gone.
         sys.stderr.flush()
         os._exit(0)

@@ -7,12 +7,15 @@ import logging
 NAME = "genwsgi"
 
 
+#: What came from gunicorn's error log, which gives itself new handlers when it is set up again.
+_joined: list[logging.Handler] = []
+
+
 def join_error_log() -> logging.Logger:
     """Return genwsgi's logger, writing to gunicorn's error log unless it was configured itself."""
     ours, theirs = logging.getLogger(NAME), logging.getLogger("gunicorn.error")
-    if not ours.handlers:
-        for handler in theirs.handlers:
-            ours.addHandler(handler)
+    if all(handler in _joined for handler in ours.handlers):
+        _joined[:] = ours.handlers[:] = theirs.handlers
         ours.setLevel(theirs.level)
         ours.propagate = theirs.propagate
     return ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -17,10 +18,10 @@ RESTART = (0.0, 5.0)
 #: How long a coordinator may take to end, in seconds.
 END = 3.0
 
-#: The interpreter starts isolated, so that no module of the application (a ``json.py`` beside it)
-#: is taken for one of the standard library; its path is then the server's.
+#: The interpreter starts isolated, and the server's path comes after its own, so that no module of
+#: the application (a ``queue.py`` beside it) is taken for one of the standard library.
 _BOOT = (
-    "import json, sys; settings = json.load(open(sys.argv[1])); sys.path[:] = settings['sys_path'];"
+    "import json, sys; settings = json.load(open(sys.argv[1])); sys.path += settings['sys_path'];"
     "from genwsgi.server.coordinator import main; main(settings)"
 )
 
@@ -37,6 +38,8 @@ class CoordinatorProcess:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._read, self._write = os.pipe()
+        # The master must not wait for a coordinator that doesn't read.
+        os.set_blocking(self._write, False)
         self._started = 0.0
         self._pause = RESTART[0]
 
@@ -48,18 +51,25 @@ class CoordinatorProcess:
                 return
             self._log.error("the coordinator (pid %d) has died", self._process.pid)
             self._process = None
+            first, most = RESTART
             lived = now - self._started
-            self._pause = RESTART[0] if lived > RESTART[1] else min(2 * self._pause + 0.2, RESTART[1])
+            self._pause = first if lived > most else min(2 * self._pause + 0.2, most)
         if now < self._started + self._pause:
             return
         self._started = now
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _BOOT, self._directory.settings, str(self._read)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[self._read],
-            # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _BOOT, self._directory.settings, str(self._read)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[self._read],
+                # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # No memory, no processes left: serving goes on without deploys.
+            self._pause = RESTART[1]
+            self._log.error("no coordinator can be started: %s; trying again", error)
+            return
         self._log.info("the coordinator runs (pid %d)", self._process.pid)
 
     @property
@@ -69,7 +79,8 @@ class CoordinatorProcess:
 
     def hang_up(self) -> None:
         """Order a deploy: the master got a SIGHUP."""
-        os.write(self._write, HANG_UP)
+        with contextlib.suppress(BlockingIOError):  # thousands of them are waiting: one will do
+            os.write(self._write, HANG_UP)
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""

@@ -27,7 +27,7 @@ from tests.process.harness import Server, application, put, run_command, serving
 SCRIPT = Path(sys.executable).with_name("genwsgi")
 
 #: A module for many targets; each serves its own name and arguments.
-TARGETS = '''\
+TARGETS = """\
 def serving(text):
     def app(environ, start_response):
         body = text.encode()
@@ -67,7 +67,7 @@ def worker():
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     return app
-'''
+"""
 
 #: Arguments of a command, and what its application answers.
 SERVED = {
@@ -94,7 +94,7 @@ REFUSED = {
     "None": (["plain:create_app"], r"create_app\(\) returned None, not a WSGI application"),
     "a path": (["targets.py"], r"a path, not a module: did you mean targets\?"),
     "no target": ([], r"nothing to serve: write MODULE\[:NAME\]"),
-    "two targets": (["targets", "plain"], r"one MODULE\[:NAME\] is served, and this is more: plain"),
+    "two targets": (["targets", "plain"], r"one MODULE\[:NAME\] is served, .* more: plain"),
     "an asgi worker": (["-k", "asgi", "targets"], r"worker class asgi can't be used: "),
     "a tornado worker": (["-k", "tornado", "targets"], r"worker class tornado can't be used: "),
     "--preload": (["--preload", "targets"], r"--preload \(preload_app\) can't be combined"),
@@ -168,7 +168,7 @@ def answers(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def refusals(folder: Path) -> Iterator[dict[str, subprocess.CompletedProcess[str]]]:
+def refusals(folder: Path) -> dict[str, subprocess.CompletedProcess[str]]:
     """How each of :data:`REFUSED` ends; four run at the same time."""
 
     def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -184,7 +184,7 @@ def refusals(folder: Path) -> Iterator[dict[str, subprocess.CompletedProcess[str
                 name: pool.submit(run, arguments)
                 for name, (arguments, _) in reversed(REFUSED.items())
             }
-    yield {name: end.result() for name, end in ends.items()}
+    return {name: end.result() for name, end in ends.items()}
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +317,8 @@ def test_check_config_builds_once_and_serves_nothing(folder: Path, tmp_path: Pat
     assert bad.stderr == (
         "Traceback (most recent call last):\n"
         f'  File "{tmp_path}/broken.py", line 1, in <module>\n    1 / 0\n'
-        + "    ~~^~~\n" * (sys.version_info >= (3, 11))
+        + "    ~~^~~\n"
+        * (sys.version_info >= (3, 11))
         + "ZeroDivisionError: division by zero\n"
         "target 'broken' could not be built: ZeroDivisionError: division by zero\n"
     )
@@ -417,12 +418,18 @@ def test_nothing_outlives_a_killed_master(tmp_path: Path) -> None:
     server = Server(tmp_path, "--workers=2", "myapp")
     try:
         server.wait_ready(2)
+        # One worker hangs, which must not keep the coordinator.
+        worker, coordinator = server.workers()[0], server.coordinator()
+        os.kill(worker, signal.SIGSTOP)
         server.process.kill()
         server.process.wait(10)
+        wait_until(lambda: coordinator not in processes(str(server.run_dir)), 10, "its end")
+        os.kill(worker, signal.SIGCONT)
         wait_for_end(str(server.run_dir))
         heir = Server(tmp_path, f"--run-dir={server.run_dir}", "myapp")
         try:
-            heir.wait_for_log("Listening at")
+            heir.run_dir = server.run_dir
+            assert heir.wait_ready().get().startswith("v1 ")
         finally:
             heir.close()
     finally:

@@ -284,6 +284,13 @@ def test_our_defaults_fit_the_job(load: Load) -> None:
     assert cfg.workers == gunicorn_config.Config().workers
 
 
+def test_gunicorns_control_socket_is_off(load: Load) -> None:
+    """Its thread would be in the master, which forks; a config file may ask for it."""
+    assert gunicorn_config.Config().control_socket_disable is False
+    assert load().control_socket_disable is True
+    assert load(file="control_socket_disable = False").control_socket_disable is False
+
+
 @pytest.mark.parametrize("source", ["command", "environment"])
 def test_our_defaults_yield_to_the_words_of_a_line(load: Load, source: str) -> None:
     """A command line or GUNICORN_CMD_ARGS overrides every default of ours."""

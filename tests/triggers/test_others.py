@@ -72,7 +72,7 @@ def test_an_extra_path_may_be_a_file_or_missing(tree: Path) -> None:
 
 
 def test_packages_outside_the_roots_are_looked_through_too(tree: Path) -> None:
-    """A pattern also finds the templates of a package that only an option brought into the scope."""
+    """A pattern also finds templates of a package that an option brought into the scope."""
     package = Package("lib", None, (str(tree / "app" / "templates"),), "named by an option")
     scope = Scope({"lib": package}, (str(tree / "data"),))
     files = find_others((), ("*.html",))(scope)

@@ -1,0 +1,278 @@
+"""Tests of genwsgi.server.arbiter, and of what it leans on in gunicorn."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+
+from genwsgi.server import arbiter
+from genwsgi.server.arbiter import GenwsgiArbiter
+
+
+class Directory:
+    """A run directory that keeps who serves and what happened."""
+
+    def __init__(self, *events: str) -> None:
+        self.events = set(events)
+        self.ended: list[int] = []
+
+    def happened(self, event: str) -> bool:
+        return event in self.events
+
+    def end_serving(self, pid: int) -> None:
+        self.ended.append(pid)
+
+
+class Coordinator:
+    """A coordinator's process that keeps what is asked of it."""
+
+    def __init__(self, *_: object) -> None:
+        self.asked: list[object] = []
+
+    def ensure(self) -> None:
+        self.asked.append("ensure")
+
+    def hang_up(self) -> None:
+        self.asked.append("hang up")
+
+    def signal(self, number: int) -> None:
+        self.asked.append(number)
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+
+class App:
+    """The application, as the arbiter sees it."""
+
+    def __init__(self, *events: str) -> None:
+        self.directory: Directory | None = Directory(*events)
+        self.coordinator: object = None
+        self.happened: list[str] = []
+
+    def open(self) -> None:
+        self.happened.append("open")
+
+    def close(self) -> None:
+        self.happened.append("close")
+
+    def leave(self) -> None:
+        self.happened.append("leave")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
+    """An arbiter without a configuration: it has two workers, 11 and 12, and a coordinator."""
+    made = GenwsgiArbiter.__new__(GenwsgiArbiter)
+    made.app = App()  # type: ignore[assignment]
+    made.log = logging.getLogger("tests.arbiter")
+    made.cfg = SimpleNamespace(child_exit=lambda server, worker: None)
+    made.reexec_pid = made.dirty_arbiter_pid = 0
+    made.WORKERS = {
+        pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
+    }
+    made._coordinator = Coordinator()  # type: ignore[assignment]
+    return made
+
+
+def asked(made: GenwsgiArbiter) -> list[object]:
+    """What was asked of the coordinator."""
+    coordinator: Any = made._coordinator
+    return list(coordinator.asked)
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, *statuses: tuple[int, int]) -> None:
+    """Have processes end: pid and exit status of each."""
+    waiting = [(pid, status << 8) for pid, status in statuses]
+    monkeypatch.setattr(os, "waitpid", lambda *_: waiting.pop(0) if waiting else (0, 0))
+
+
+# -- what we lean on in gunicorn -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("__init__", ["self", "app"]),
+        ("run", ["self"]),
+        ("start", ["self"]),
+        ("stop", ["self", "graceful"]),
+        ("reload", ["self"]),
+        ("manage_workers", ["self"]),
+        ("reap_workers", ["self"]),
+        ("handle_hup", ["self"]),
+        ("handle_usr1", ["self"]),
+    ],
+)
+def test_gunicorn_has_what_is_overridden(name: str, parameters: list[str]) -> None:
+    """Each method that is overridden, or called, exists and takes what it took."""
+    assert list(inspect.signature(getattr(Arbiter, name)).parameters) == parameters
+    own = vars(GenwsgiArbiter).get(name)
+    assert own is None or list(inspect.signature(own).parameters) == parameters
+
+
+def test_gunicorn_halts_for_two_exit_statuses() -> None:
+    """A worker that can't boot exits with 3, one that can't load the application with 4."""
+    assert (Arbiter.WORKER_BOOT_ERROR, Arbiter.APP_LOAD_ERROR) == (3, 4)
+
+
+def test_gunicorn_looks_the_statuses_up_on_the_instance(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statuses can be changed for one arbiter: what is compared is its own attribute."""
+    made.APP_LOAD_ERROR = 77
+    ends(monkeypatch, (11, 4), (12, 77))
+    with pytest.raises(HaltServer) as caught:
+        Arbiter.reap_workers(made)
+    assert caught.value.exit_status == 77
+
+
+def test_gunicorn_calls_a_handler_for_each_signal() -> None:
+    """SIGHUP and SIGUSR1 are queued, and the handler is found by the signal's name."""
+    assert {signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM} <= set(Arbiter.SIGNALS)
+    assert (Arbiter.SIG_NAMES[signal.SIGHUP], Arbiter.SIG_NAMES[signal.SIGUSR1]) == ("hup", "usr1")
+    assert '"handle_%s" % signame' in inspect.getsource(Arbiter.run)
+
+
+def test_gunicorn_starts_before_it_forks_and_manages_every_second() -> None:
+    """``start`` comes before the first worker, and ``manage_workers`` is called in the loop."""
+    lines = [line.strip() for line in inspect.getsource(Arbiter.run).splitlines()]
+    assert lines.index("self.start()") < lines.index("self.manage_workers()")
+    assert lines.count("self.manage_workers()") == 2
+    assert "for sig in self.wait_for_signals(timeout=1.0):" in lines
+
+
+def test_gunicorn_reaps_children_it_does_not_know(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator's end is nothing to it, whatever the exit status."""
+    ends(monkeypatch, (99, 3), (98, 4))
+    Arbiter.reap_workers(made)
+    assert sorted(made.WORKERS) == [11, 12]
+
+
+def test_gunicorn_passes_the_end_of_a_forked_worker_through_run() -> None:
+    """A worker leaves its fork by SystemExit, which ``run`` lets through: so ours sees it too."""
+    assert "except SystemExit:\n            raise\n" in inspect.getsource(Arbiter.run)
+    assert "sys.exit(0)" in inspect.getsource(Arbiter.spawn_worker)
+
+
+# -- ours ------------------------------------------------------------------------------------------
+
+
+def test_it_starts_from_a_snapshot_before_it_binds(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application is opened first, the coordinator started last."""
+    made._coordinator = None
+    monkeypatch.setattr(Arbiter, "start", lambda self: self.app.happened.append("start"))
+    monkeypatch.setattr(arbiter, "CoordinatorProcess", Coordinator)
+    made.start()
+    assert made.app.happened == ["open", "start"]
+    assert asked(made) == ["ensure"]
+    assert made.app.coordinator is made._coordinator
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), RuntimeError("no such user")])
+def test_it_leaves_nothing_behind(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """However the master ends, the coordinator is stopped and the run directory removed."""
+
+    def run(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Arbiter, "run", run)
+    with pytest.raises(type(error)):
+        made.run()
+    assert asked(made) == ["stop"]
+    assert made.app.happened == ["close"]
+
+
+@pytest.mark.parametrize(("status", "happened"), [(0, ["leave"]), (1, [])])
+def test_a_worker_clears_nothing_away(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, status: int, happened: list[str]
+) -> None:
+    """A forked worker takes its own leave if it ends in order, and ends nothing of the master's."""
+
+    def run(self: object) -> None:
+        monkeypatch.setattr(os, "getpid", lambda: 4711)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(Arbiter, "run", run)
+    with pytest.raises(SystemExit):
+        made.run()
+    assert asked(made) == []
+    assert made.app.happened == happened
+
+
+def test_it_keeps_the_coordinator_running(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever gunicorn looks after its workers, the coordinator is looked after too."""
+    managed: list[object] = []
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda self: managed.append(self))
+    made.manage_workers()
+    assert (asked(made), managed) == (["ensure"], [made])
+
+
+def test_a_dead_worker_serves_no_more(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was reaped is taken off the list of those that serve, also when the server halts."""
+    directory: Any = made.app.directory
+    ends(monkeypatch, (11, 0))
+    made.reap_workers()
+    assert directory.ended == [11]
+    ends(monkeypatch, (12, 4))
+    with pytest.raises(HaltServer):
+        made.reap_workers()
+    assert directory.ended == [11, 12]
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_once_it_has_served_no_exit_status_halts_it(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A release that was served can't end the server, however its workers end."""
+    made.app.directory = Directory("served")  # type: ignore[assignment]
+    ends(monkeypatch, (11, status), (12, 0))
+    made.reap_workers()
+    assert made.WORKERS == {}
+
+
+def test_a_halt_is_not_interrupted_by_the_next_worker(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the server stops, another worker that could not load the application is only reaped."""
+    monkeypatch.setattr(Arbiter, "stop", lambda self, graceful: self.reap_workers())
+    ends(monkeypatch, (11, 4), (12, 3))
+    made.stop()
+    assert made.WORKERS == {}
+
+
+def test_sighup_is_a_deploy(made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGHUP orders a deploy and replaces no worker; without a coordinator it does nothing."""
+    monkeypatch.setattr(Arbiter, "reload", lambda self: pytest.fail("gunicorn's reload"))
+    made.handle_hup()
+    assert asked(made) == ["hang up"]
+    made._coordinator = None
+    made.handle_hup()
+
+
+def test_sigusr1_reopens_the_coordinators_log_too(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gunicorn reopens its own and its workers' logs; the coordinator is told as well."""
+    done: list[object] = []
+    monkeypatch.setattr(Arbiter, "handle_usr1", lambda self: done.append(self))
+    made.handle_usr1()
+    assert (done, asked(made)) == ([made], [signal.SIGUSR1])
