@@ -1,0 +1,1 @@
+"""One host: all workers take a release, or none does."""

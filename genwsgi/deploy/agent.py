@@ -21,7 +21,7 @@ import time
 from genwsgi.deploy import protocol
 from genwsgi.deploy.protocol import Release, clip
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.errors import GenwsgiError, ProtocolError, SnapshotError
+from genwsgi.errors import ProtocolError, RunDirectoryError, SnapshotError
 from genwsgi.generations.generation import Generation
 from genwsgi.live import BackgroundBuild, LiveApplication
 
@@ -52,13 +52,12 @@ class Agent:
     :param directory: the server's run directory.
     """
 
-    def __init__(
-        self, live: LiveApplication, directory: RunDirectory, log: logging.Logger
-    ) -> None:
+    def __init__(self, live: LiveApplication, directory: RunDirectory, log: logging.Logger) -> None:
         self._live = live
         self._directory = directory
         self._log = log
         self._current: Release | None = None
+        # Of these two, one at most is there.
         self._prepared: tuple[Release, Generation] | None = None
         self._building: tuple[Release, BackgroundBuild, bool] | None = None
         self._retry_at: float | None = None
@@ -119,20 +118,23 @@ class Agent:
         pause = RECONNECT[0]
         while not self._leaving.is_set():
             try:
+                self._attend()
                 if self._connect():
                     pause = RECONNECT[0]
                     self._obey()
+                if self._leaving.is_set():
+                    self._send(protocol.Leaving())
+                    break
+                with contextlib.suppress(RunDirectoryError):
+                    self._follow(self._directory.committed())
             except Exception:
                 self._log.exception("the agent stumbled and starts again")
-            if self._leaving.is_set():
-                self._send(protocol.Leaving())
-            self._disconnect()
-            if self._leaving.is_set():
-                break
-            with contextlib.suppress(GenwsgiError):
-                self._follow(self._directory.committed())
-            self._wait_for_build(pause)
+            finally:
+                self._disconnect()
+            self._wait_for_wake(pause)
             pause = min(2 * pause, RECONNECT[1])
+        for end in (self._wake_in, self._wake_out):
+            end.close()
         self._left.set()
 
     def _connect(self) -> bool:
@@ -200,6 +202,8 @@ class Agent:
             held = self._prepared or self._building
             if held is not None and held[0].number == message.release:
                 self._drop(message.reason)
+                # It may be what this worker was to catch up with that made room for it.
+                self._follow(self._directory.committed())
         else:
             self._log.error("the coordinator sent a %s, which is not for workers", message)
 
@@ -210,11 +214,13 @@ class Agent:
         if self._prepared is not None and same(self._prepared[0], committed):
             self._swap()
             return
-        if self._building is not None:
-            if same(self._building[0], committed):
-                self._building = (*self._building[:2], True)
-                return
-            self._drop(f"release {label(committed)} is committed")
+        if self._building is not None and same(self._building[0], committed):
+            self._building = (*self._building[:2], True)
+            return
+        if self._prepared is not None and self._prepared[0].number > committed.number:
+            # Its deploy is under way: the next word about it is Commit or Abort.
+            return
+        self._drop(f"release {label(committed)} is committed")
         if self._retry_at is None or time.monotonic() >= self._retry_at:
             self._build(committed, catch_up=True)
 
@@ -257,6 +263,7 @@ class Agent:
                 )
         self._stopping = [entry for entry in self._stopping if now < entry[0] and entry[1].running]
         if self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
             self._follow(self._directory.committed())
 
     def _conclude(self, release: Release, build: BackgroundBuild, catch_up: bool) -> None:
@@ -279,6 +286,8 @@ class Agent:
                 trace,
             )
         self._send(protocol.Failed(release.number, clip(str(error)), clip(trace)))
+        if not catch_up:
+            self._follow(self._directory.committed())
 
     def _swap(self) -> None:
         if self._prepared is None:
@@ -334,9 +343,8 @@ class Agent:
             moments.append(self._retry_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else 60.0
 
-    def _wait_for_build(self, pause: float) -> None:
-        """Let ``pause`` seconds pass while the coordinator is away; builds may end meanwhile."""
+    def _wait_for_wake(self, pause: float) -> None:
+        """Let ``pause`` seconds pass while the coordinator is away, or less if a build ends."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_in, selectors.EVENT_READ)
             selector.select(pause)
-        self._attend()

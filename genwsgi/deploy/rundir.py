@@ -216,5 +216,7 @@ def _replace(path: str, text: str) -> None:
 
 def peer_uid(connection: socket.socket) -> int:
     """The user at the other end of a unix socket, as the kernel vouches for it (unix(7))."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
     return int(struct.unpack("3i", credentials)[1])

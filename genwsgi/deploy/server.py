@@ -20,7 +20,15 @@ from dataclasses import asdict, dataclass, field
 
 from genwsgi.deploy import protocol
 from genwsgi.deploy.agent import label
-from genwsgi.deploy.coordinator import Action, Coordinator, Order, Record, Report, Send, TakeSnapshot
+from genwsgi.deploy.coordinator import (
+    Action,
+    Coordinator,
+    Order,
+    Record,
+    Report,
+    Send,
+    TakeSnapshot,
+)
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
 from genwsgi.deploy.rundir import RunDirectory, peer_uid
 from genwsgi.deploy.source import Source
@@ -80,7 +88,7 @@ class CoordinatorServer:
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._stopped = False
-        self._swept: frozenset[str] = frozenset()
+        self._swept: frozenset[str] | None = None
         self._lists: deque[list[Action]] = deque()
         self._departed: deque[int] = deque()
         self._performing = False
@@ -121,7 +129,8 @@ class CoordinatorServer:
         finally:
             for peer in list(self._peers.values()):
                 peer.socket.close()
-            listener.close()
+            for end in (listener, self._wake_in, self._wake_out):
+                end.close()
             self._selector.close()
 
     def _listen(self) -> socket.socket:
@@ -153,11 +162,13 @@ class CoordinatorServer:
         needed = self._decision.needed()
         if needed == self._swept:
             return
+        self._swept = needed
+        store = self._source.store
         try:
-            self._source.store.sweep(needed)
-            self._swept = needed
-        except OSError as error:
-            self._swept = needed
+            store.sweep(needed)
+            if not needed.issuperset(store.digests()):
+                self._swept = None  # a generation that drains holds one: look again later
+        except (OSError, ValueError) as error:
             self._log.warning("old snapshots can't be removed: %s", error)
 
     # -- connections
@@ -179,9 +190,11 @@ class CoordinatorServer:
         self._selector.register(connection, selectors.EVENT_READ, peer)
 
     def _serve(self, peer: Peer, events: int) -> None:
+        if peer.number not in self._peers:
+            return  # lost over what was heard from another a moment ago
         if events & selectors.EVENT_WRITE:
             self._flush(peer)
-        if not events & selectors.EVENT_READ or peer.number not in self._peers:
+        if not events & selectors.EVENT_READ:
             return
         try:
             data = peer.socket.recv(65536)
@@ -199,7 +212,8 @@ class CoordinatorServer:
             self._lose(peer)
             return
         for message in messages:
-            self._hear(peer, message)
+            if peer.number in self._peers:
+                self._hear(peer, message)
 
     def _hear(self, peer: Peer, message: protocol.Message) -> None:
         now = time.monotonic()
@@ -220,7 +234,8 @@ class CoordinatorServer:
             self._perform(decision.leaving(peer.number, now))
         elif isinstance(message, protocol.OrderRequest):
             self._clients[message.id] = peer
-            self._order(Order(message.id, message.trigger, message.force, message.detail))
+            if message.id not in self._journal:  # or else it asks again, after a connection broke
+                self._order(Order(message.id, message.trigger, message.force, message.detail))
         elif isinstance(message, protocol.StatusRequest):
             self._send(peer, self._status())
         else:
@@ -232,13 +247,19 @@ class CoordinatorServer:
             return
         self._selector.unregister(peer.socket)
         peer.socket.close()
-        self._clients = {id: client for id, client in self._clients.items() if client is not peer}
+        waiting = {order: client for order, client in self._clients.items() if client is not peer}
+        self._clients = waiting
         if peer.worker:
             self._departed.append(peer.number)
             self._perform(())
 
     def _send(self, peer: Peer, message: protocol.Message) -> None:
-        peer.outgoing += protocol.encode(message)
+        try:
+            peer.outgoing += protocol.encode(message)
+        except ProtocolError as error:
+            self._log.error("a peer can't be answered and is cut off: %s", error)
+            self._lose(peer)
+            return
         if len(peer.outgoing) > BACKLOG:
             self._lose(peer)
         else:
@@ -278,25 +299,33 @@ class CoordinatorServer:
             self.submit("SIGHUP", "the master was told to reload", force=True)
 
     def _order(self, order: Order, attempt: int = 1) -> None:
-        self._journal[order.id] = {**asdict(order), "attempt": attempt}
+        self._note(order, attempt)
         self._keep_journal()
         self._log.info("order %s: deploy by %s: %s", order.id, order.trigger, order.detail)
         self._perform(self._decision.order(order, time.monotonic()))
 
     def _resume_orders(self) -> None:
         """Take up what the coordinator before this one had accepted when it died."""
+        found: list[tuple[Order, int]] = []
         for entry in self._directory.orders():
             try:
                 attempt = int(str(entry.pop("attempt")))
-                order = Order(**entry)  # type: ignore[arg-type]
+                found.append((Order(**entry), attempt))  # type: ignore[arg-type]
             except (TypeError, ValueError, KeyError):
                 continue
+        # All are written down before the first of them can be this coordinator's death as well.
+        for order, attempt in found:
+            self._note(order, attempt)
+        for order, attempt in found:
             if attempt < ATTEMPTS:
                 self._order(order, attempt + 1)
             else:
                 reason = f"the coordinator died over it {attempt} times"
                 self._report(order, OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0))
         self._keep_journal()
+
+    def _note(self, order: Order, attempt: int) -> None:
+        self._journal[order.id] = {**asdict(order), "attempt": attempt}
 
     def _keep_journal(self) -> None:
         try:
@@ -347,6 +376,7 @@ class CoordinatorServer:
                 self._report(action.order, action.outcome)
 
     def _take_snapshot(self) -> None:
+        self._swept = None
         try:
             digest = self._source.take(self._decision.release.digest)
         except (GenwsgiError, OSError) as error:

@@ -18,7 +18,7 @@ class Source:
         self,
         rules: ScopeRules,
         store: Store,
-        others: Callable[[Scope], Iterable[str]] = lambda scope: (),
+        others: Callable[[Scope], Iterable[str]] = lambda _scope: (),
     ) -> None:
         self.rules = rules
         self.store = store

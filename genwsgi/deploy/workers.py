@@ -97,7 +97,7 @@ class Workers(dict[int, Worker]):
 
     def lateness(self, serving: Iterable[int]) -> str:
         """Who keeps a release from being committed, of those here and of those ``serving``."""
-        late = self.at(Stage.CONNECTED, Stage.BUILDING)
+        late = self.at(Stage.BUILDING) or self.at(Stage.CONNECTED)
         absent = self.absent(serving)
         reasons = [f"{named(one.pid for one in late)} not ready"] if late else []
         reasons += [f"{named(absent)} not connected"] if absent else []

@@ -34,9 +34,7 @@ class Trigger(Protocol):
         """How it stands, for the status."""
 
 
-def make_triggers(
-    options: Mapping[str, Any], submit: Submit, log: logging.Logger
-) -> list[Trigger]:
+def make_triggers(options: Mapping[str, Any], submit: Submit, log: logging.Logger) -> list[Trigger]:
     """Make the triggers that ``options`` ask for; one that can't be made is logged and left out."""
     made: list[Trigger] = []
     for entry in sorted(entry_points(group="genwsgi.triggers"), key=lambda entry: entry.name):

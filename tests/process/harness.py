@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.helpers import wait_until
 
 #: An application whose version is its first line; ``?sleep=S`` makes a slow request.
-APPLICATION = '''\
+APPLICATION = """\
 V = "{version}"
 import time
 from urllib.parse import parse_qs
@@ -36,7 +36,12 @@ def create_app():
         ])
         return [body]
     return app
-'''
+"""
+
+
+#: How the log begins the outcome of an order that somebody or something gave.
+COMMITTED = r"order \S+ by .*: committed: "
+FAILED = r"order \S+ by .*: failed: "
 
 
 def put(path: Path, text: str) -> None:
@@ -72,22 +77,22 @@ class Server:
         # Short, because a unix socket's path must be.
         self._base = tempfile.TemporaryDirectory(prefix="gw")
         self.run_dir = Path(self._base.name) / "run"
-        self._log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "genwsgi",
-                "--bind=127.0.0.1:0",
-                f"--run-dir={self.run_dir}",
-                *arguments,
-            ],
-            cwd=root,
-            env={**os.environ, **(env or {})},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "genwsgi",
+                    "--bind=127.0.0.1:0",
+                    f"--run-dir={self.run_dir}",
+                    *arguments,
+                ],
+                cwd=root,
+                env={**os.environ, **(env or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
         self.port = 0
 
     def log(self) -> str:
@@ -122,6 +127,15 @@ class Server:
         wait_until((self.run_dir / "coordinator.sock").exists, timeout, "the coordinator's socket")
         return self
 
+    def wait_settled(self) -> None:
+        """Wait until no worker is just starting: gunicorn's SIGTERM would be lost on it."""
+
+        def settled() -> bool:
+            pids = map(int, re.findall(r"Booting worker with pid: (\d+)", self.log()))
+            return {pid for pid in pids if Path(f"/proc/{pid}").exists()} <= set(self.workers())
+
+        wait_until(settled, 20, "all workers to serve")
+
     def _alive(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")
@@ -152,7 +166,7 @@ class Server:
             connection.close()
 
     def releases(self) -> dict[int, str]:
-        """The release that each serving worker says it has swapped to last, by pid, from the log."""
+        """The release that each serving worker has swapped to last, by pid, as the log has it."""
         found: dict[int, str] = {}
         for pid, release in re.findall(r"\[(\d+)\] \[INFO\] release (\S+) is live as", self.log()):
             found[int(pid)] = release
@@ -176,7 +190,6 @@ class Server:
         try:
             self.stop()
         finally:
-            self._log.close()
             self._base.cleanup()
 
 
@@ -228,6 +241,8 @@ def application(root: Path, version: str, name: str = "myapp.py") -> Path:
 
 __all__: Sequence[str] = (
     "APPLICATION",
+    "COMMITTED",
+    "FAILED",
     "Server",
     "application",
     "paced",

@@ -23,7 +23,7 @@ class Tally:
     :ivar slowest: the longest time to a whole response, in seconds.
     :ivar versions: responses by the first word of their body.
     :ivar first_seen: when each version was first seen, in seconds of the monotonic clock.
-    :ivar ended: the last whole body on each connection that counts as dropped; "" if there was none.
+    :ivar ended: the last whole body on each connection that was dropped; "" if there was none.
     """
 
     ok: int = 0
@@ -125,9 +125,7 @@ async def _client(
 
 
 @contextmanager
-def load(
-    port: int, clients: int = 32, path: str = "/", think: float = 0.01
-) -> Iterator[Tally]:
+def load(port: int, clients: int = 32, path: str = "/", think: float = 0.01) -> Iterator[Tally]:
     """Keep ``clients`` clients at it, each on one connection, until the block ends."""
     tally, stop = Tally(), threading.Event()
 

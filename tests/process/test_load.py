@@ -1,4 +1,7 @@
-"""Deploys under load: what they cost the clients.  `python -m benchmarks.deploys` has the figures."""
+"""Deploys under load: what they cost the clients.
+
+``python -m benchmarks.deploys`` prints the figures.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def test_fifty_deploys_half_a_second_apart(tmp_path: Path, worker_class: str) ->
     assert len(series.releases) == 2
     assert release.startswith(f"{DEPLOYS + 1}-")
     if worker_class == "sync":
-        # It closes each connection after its response, as it says in it: nothing else may close one.
+        # It closes each connection after its response, as that says: nothing else may close one.
         assert set(tally.reasons) == {"announced close"}
     else:
         assert tally.dropped == 0, tally.offences

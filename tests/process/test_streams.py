@@ -6,6 +6,7 @@ import http.client
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ DEPLOYS = 20
 SECONDS = 60
 
 #: Streams and takes uploads; both import a module when they are half through.
-STREAMING = '''\
+STREAMING = """\
 V = "{version}"
 import os
 import time
@@ -56,13 +57,18 @@ def create_app():
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     return app
-'''
+"""
 
 
 def write(root: Path, version: str) -> None:
     """Put the application and the module it imports late in place."""
     put(root / "late.py", f'V = "{version}"\n')
     put(root / "myapp.py", STREAMING.format(version=version))
+
+
+def serves(server: Server, version: str) -> bool:
+    """Whether a request gets ``version``."""
+    return server.get() == version
 
 
 def read_stream(server: Server, blocks: int, pause: float) -> list[str]:
@@ -114,8 +120,9 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
             for server in servers:
                 write(server.root, f"v{number}")
             for server in servers:
-                wait_until(lambda s=server, v=f"v{number}": s.get() == v, 20, "the new version")
-        assert not any(future.done() for future in (*streams, *uploads))
+                wait_until(partial(serves, server, f"v{number}"), 20, "the new version")
+        assert not any(stream.done() for stream in streams)
+        assert not any(upload.done() for upload in uploads)
         for stream in streams:
             lines = [line.split() for line in stream.result(SECONDS)]
             assert [line[0] for line in lines] == ["v0"] * SECONDS

@@ -1,0 +1,3 @@
+"""What a deploy costs, measured."""
+
+from __future__ import annotations

@@ -1,0 +1,171 @@
+"""``python -m tests``: every check that a change has to pass, in order, with a summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.pythons import environment, find_others
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Environments of the other CPythons, kept from one run to the next.
+CACHE = ROOT / ".tests-cache"
+
+#: What can differ from one CPython to another in ways that matter: how modules are imported.
+ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py")
+
+#: While an exception that was sent to a blocked thread has not arrived there, this CPython enters no
+#: function that is traced: a measured worker would hang as soon as it gives up such a build.
+CANT_MEASURE = "3.11"
+
+#: What pytest is told with --quick.
+QUICK = ["--ignore=tests/process"]
+
+DESCRIPTION = """\
+Runs ruff, mypy, import-linter and interrogate, the tests of isolation on every other CPython that
+is found, and all tests under coverage. With arguments of pytest's (paths, -k …) it runs pytest with
+those and nothing else. The exit status is 0 only if everything passed."""
+
+
+def run(*command: str | Path) -> bool:
+    """Run ``command`` in the project's folder, its output shown; tell whether it succeeded."""
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def module(*arguments: str) -> bool:
+    """Run ``python -m`` with ``arguments``; tell whether it succeeded."""
+    return run(sys.executable, "-m", *arguments)
+
+
+def prepare(version: str, python: str, extra: str) -> str | None:
+    """Return another CPython's environment with the project and ``extra``; ``None``: it failed."""
+    try:
+        inside = environment(CACHE / version, python)
+    except subprocess.CalledProcessError as error:
+        print(error, flush=True)
+        return None
+    install = ("-m", "pip", "install", "--quiet", "--editable", f".[{extra}]")
+    return inside if run(inside, *install) else None
+
+
+def isolation(version: str, python: str) -> bool:
+    """Run the tests of isolation on another CPython."""
+    inside = prepare(version, python, "isolation-test")
+    if inside is None:
+        return False
+    return run(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ISOLATION)
+
+
+def enough(versions: list[str]) -> bool:
+    """Tell whether isolation is tried on as many CPythons as it has to be."""
+    print(f"found: {', '.join(sorted(versions))}", flush=True)
+    # On somebody's own machine one is fine; a change that lands was tried on two.
+    return len(versions) > 1 or os.environ.get("CI") != "true"
+
+
+class Main:
+    """The run of all tests, and the measure of what they cover.
+
+    :param version: of the CPython that runs them.
+    :param python: that CPython.
+    :param results: where pytest writes its results, as JUnit XML.
+    :param quick: without the tests of processes, and so without the gate.
+    """
+
+    def __init__(self, version: str, python: str, results: Path, quick: bool) -> None:
+        self.version = version
+        self.gate = not quick and version != CANT_MEASURE
+        self._python = python
+        self._pytest = ["-m", "pytest", f"--junit-xml={results}", *(QUICK if quick else [])]
+
+    def test(self) -> bool:
+        """Run the tests, under coverage where this CPython can."""
+        if self._python != sys.executable:
+            inside = prepare(self.version, self._python, "test")
+            if inside is None:
+                return False
+            self._python = inside
+        if self.version == CANT_MEASURE:
+            print(f"coverage is not measured: {self.version} can't, and is the only CPython here")
+            return run(self._python, *self._pytest)
+        erased = run(self._python, "-m", "coverage", "erase")
+        return erased and run(self._python, "-m", "coverage", "run", *self._pytest)
+
+    def cover(self) -> bool:
+        """Join what each process measured and report it, against the gate in setup.cfg."""
+        combined = run(self._python, "-m", "coverage", "combine", "--quiet")
+        return combined and run(self._python, "-m", "coverage", "report")
+
+
+def counts(results: Path) -> str:
+    """Return ``N passed, N failed`` for the tests in a file of JUnit XML."""
+    try:
+        suites = ElementTree.parse(results).getroot().findall("testsuite")
+    except (OSError, ElementTree.ParseError):
+        return "0 passed, 1 failed"  # pytest itself did not get to its end
+
+    def total(name: str) -> int:
+        return sum(int(suite.get(name, "0")) for suite in suites)
+
+    failed, skipped = total("failures") + total("errors"), total("skipped")
+    return f"{total('tests') - failed - skipped} passed, {failed} failed, {skipped} skipped"
+
+
+def main() -> int:
+    """Do what the command line says and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=DESCRIPTION)
+    parser.add_argument("--quick", action="store_true", help="leave out the tests of processes")
+    options, rest = parser.parse_known_args()
+    if rest:
+        return 0 if module("pytest", *(QUICK if options.quick else []), *rest) else 1
+    pythons = {f"3.{sys.version_info.minor}": sys.executable, **find_others()}
+    # The running CPython is the first, and the one for all tests if it can be.
+    version = next((v for v in pythons if v != CANT_MEASURE), CANT_MEASURE)
+    with tempfile.TemporaryDirectory() as scratch:
+        results = Path(scratch) / "results.xml"
+        tests = Main(version, pythons[version], results, options.quick)
+        steps: list[tuple[str, Callable[[], bool]]] = [
+            ("ruff check", lambda: module("ruff", "check")),
+            ("ruff format", lambda: module("ruff", "format", "--check")),
+            ("mypy", lambda: module("mypy")),
+            ("import-linter", lambda: run(Path(sys.executable).with_name("lint-imports"))),
+            ("interrogate", lambda: module("interrogate", "--verbose", "tests")),
+            ("CPythons", lambda: enough(list(pythons))),
+            *(
+                (f"isolation on {other}", partial(isolation, other, python))
+                for other, python in pythons.items()
+                if other != version
+            ),
+            (f"tests on {version}", tests.test),
+        ]
+        if tests.gate:
+            steps.append(("coverage", tests.cover))
+        passed = [perform(*step) for step in steps]
+        print("\n== summary")
+        for (name, _), good in zip(steps, passed, strict=True):
+            print(f"{'passed' if good else 'FAILED'}  {name}")
+        print(counts(results), flush=True)
+    return 0 if all(passed) else 1
+
+
+def perform(name: str, step: Callable[[], bool]) -> bool:
+    """Do one step between a line that names it and one that tells how it went."""
+    print(f"\n== {name}", flush=True)
+    begun = time.monotonic()
+    good = step()
+    outcome = "passed" if good else "FAILED"
+    print(f"-- {name}: {outcome}, {time.monotonic() - begun:.1f} s", flush=True)
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

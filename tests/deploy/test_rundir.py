@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from genwsgi.deploy import rundir
+from genwsgi.deploy.rundir import RunDirectory, peer_uid
+from genwsgi.errors import RunDirectoryError
+from tests.deploy.real import directory, let_go, release, short
+
+__all__ = ["directory", "short"]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for other users")
+
+#: A user who is nobody in particular.
+NOBODY = 65534
+
+
+def refused(path: str, uid: int | None = None) -> str:
+    """Why the directory ``path`` is refused."""
+    with pytest.raises(RunDirectoryError) as caught:
+        RunDirectory.create(path, uid)
+    assert caught.value.path == path
+    assert str(caught.value) == f"run directory {path}: {caught.value.reason}"
+    return caught.value.reason
+
+
+def run(*lines: str) -> None:
+    """Run Python statements in a process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_directory_is_private(short: str) -> None:
+    """A run directory and what is in it can be used by its user and by nobody else."""
+    made = RunDirectory.create(os.path.join(short, "run"))
+    assert repr(made) == f"<RunDirectory {short}/run>"
+    for place in (made.path, made.store, os.path.join(made.path, "serving")):
+        assert os.stat(place).st_mode & 0o777 == 0o700
+    assert made.socket == os.path.join(made.path, "coordinator.sock")
+
+
+def test_without_a_path_a_temporary_directory_is_made(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a path it is a new folder among the user's run-time files, or else the temporary."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+    first, second = RunDirectory.create(), RunDirectory.create()
+    assert {os.path.dirname(made.path) for made in (first, second)} == {short}
+    assert first.path != second.path
+    monkeypatch.setenv("XDG_RUNTIME_DIR", os.path.join(short, "missing"))
+    monkeypatch.setattr(rundir.tempfile, "tempdir", os.path.join(short, "temporary"))
+    os.mkdir(os.path.join(short, "temporary"))
+    assert os.path.dirname(RunDirectory.create().path) == os.path.join(short, "temporary")
+
+
+def test_path_too_long_for_a_socket(short: str) -> None:
+    """A path that leaves no room for the socket's name is refused before anything is made."""
+    longest = 107 - len("/coordinator.sock")
+    fits = short + "/" + "x" * (longest - len(short) - 1)
+    assert "too long a path" in refused(fits + "x")
+    assert not os.path.exists(fits + "x")
+    made = RunDirectory.create(fits)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(made.socket)
+
+
+def test_parent_that_is_missing(short: str) -> None:
+    """A directory that can't be made is refused with the system's reason."""
+    reason = refused(os.path.join(short, "missing", "run"))
+    assert reason == "can't be made: No such file or directory"
+
+
+def test_not_a_directory(short: str) -> None:
+    """A file, and a symlink to a directory or to nothing, are not taken for a directory."""
+    place = os.path.join(short, "run")
+    Path(place).touch()
+    assert refused(place) == "is not a directory"
+    os.unlink(place)
+    for goal in (short, os.path.join(short, "missing")):
+        os.symlink(goal, place)
+        assert refused(place) == "is not a directory"
+        os.unlink(place)
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o770, 0o755])
+def test_open_to_others(short: str, mode: int) -> None:
+    """A directory that others may even enter is refused, and the next step is named."""
+    place = os.path.join(short, "run")
+    os.mkdir(place)
+    os.chmod(place, mode)
+    assert f"mode {mode:03o}); chmod 700 it" in refused(place)
+    os.chmod(place, 0o700)
+    RunDirectory.create(place)
+
+
+def test_directory_of_somebody_else(short: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of another user is refused, unless the workers run as that user."""
+    place = os.path.join(short, "run")
+    os.mkdir(place, 0o700)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert refused(place) == f"belongs to user {owner}, not to this one"
+    assert "belongs to user" in refused(place, owner + 2)
+    assert os.listdir(place) == []
+    RunDirectory.create(place, owner)
+
+
+@as_root
+def test_directory_of_root_is_refused_to_nobody(short: str) -> None:
+    """A process of another user refuses the directory that root has made."""
+    place = os.path.join(short, "run")
+    os.mkdir(place, 0o700)
+    os.chmod(short, 0o755)
+    run(
+        "import os, sys",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        "from genwsgi.errors import RunDirectoryError",
+        f"os.setuid({NOBODY})",
+        f"try: RunDirectory.create({place!r})",
+        "except RunDirectoryError as error:",
+        "    assert error.reason == 'belongs to user 0, not to this one', error",
+        "else: sys.exit('it was not refused')",
+    )
+
+
+@as_root
+def test_directory_is_given_to_the_workers_user(directory: RunDirectory) -> None:
+    """What root has made, whole, becomes the workers' user's, who can then use it."""
+    Path(directory.store, "object").touch()
+    directory.give_to(NOBODY, NOBODY)
+    for folder, folders, files in os.walk(directory.path):
+        for name in (os.curdir, *folders, *files):
+            found = os.stat(os.path.join(folder, name))
+            assert (found.st_uid, found.st_gid) == (NOBODY, NOBODY), name
+
+
+def test_directory_of_the_workers_user_already(directory: RunDirectory) -> None:
+    """To give a directory to the user who has it needs no right and changes nothing."""
+    before = os.stat(directory.path).st_gid
+    directory.give_to(os.geteuid(), before + 1)
+    assert os.stat(directory.path).st_gid == before
+
+
+def test_directory_in_use(directory: RunDirectory) -> None:
+    """A directory of a server that runs is refused, its pid is named and nothing in it is lost."""
+    reason = refused(directory.path)
+    assert reason == f"is in use by a running server (pid {os.getpid()}); stop it or choose another"
+    assert directory.committed() == release(1)
+
+
+def test_directory_whose_pid_is_not_written_yet(directory: RunDirectory) -> None:
+    """A server that has the lock and has not named itself yet is in nobody's way either."""
+    os.truncate(os.path.join(directory.path, "lock"), 0)
+    assert "in use by a running server (pid unknown)" in refused(directory.path)
+
+
+def test_directory_in_use_by_a_worker_alone(short: str) -> None:
+    """As long as a process that the master forked lives, the directory is in use."""
+    place = os.path.join(short, "run")
+    lines = (
+        "import os, sys",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        f"RunDirectory.create({place!r})",
+        "if os.fork(): os._exit(0)",
+        "print('worker', flush=True)",
+        "sys.stdin.read()",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == b"worker\n"
+        assert process.wait(10) == 0
+        assert f"(pid {process.pid})" in refused(place)
+        process.stdin.close()
+        process.stdout.read()
+    RunDirectory.create(place)
+
+
+def test_stale_directory_is_taken_over_empty(short: str) -> None:
+    """What a server that was killed has left is removed: it is no news of the next one's."""
+    place = os.path.join(short, "run")
+    left = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, socket\n"
+            "from genwsgi.deploy.protocol import Release\n"
+            "from genwsgi.deploy.rundir import RunDirectory\n"
+            f"made = RunDirectory.create({place!r})\n"
+            "made.record(Release(7, 'd', 't', '', 1.0)); made.keep_orders([{'id': 'a'}])\n"
+            "made.begin_serving(4711); made.first('served')\n"
+            "open(made.settings, 'w').close(); open(made.store + '/object', 'w').close()\n"
+            "open(made.path + '/committed.new', 'w').close()\n"
+            "socket.socket(socket.AF_UNIX).bind(made.socket)\n"
+            "os.kill(os.getpid(), 9)\n",
+        ],
+        timeout=30,
+    )
+    assert left.returncode == -9
+    assert len(os.listdir(place)) == 8
+    made = RunDirectory.create(place)
+    assert sorted(os.listdir(place)) == ["lock", "serving", "store"]
+    assert not os.listdir(made.store)
+    assert not made.serving()
+    assert not made.happened("served")
+    assert Path(place, "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_directory_with_something_else_in_it(short: str) -> None:
+    """A folder that holds anything that no server put there is refused and left alone."""
+    place = os.path.join(short, "run")
+    os.mkdir(place, 0o700)
+    os.mkdir(os.path.join(place, "store"))
+    for name in ("thesis.tex", "zoo"):
+        Path(place, name).touch()
+    assert refused(place) == "holds something else (thesis.tex); choose an empty or a new one"
+    assert sorted(os.listdir(place)) == ["store", "thesis.tex", "zoo"]
+
+
+def test_remove_leaves_nothing_of_ours(directory: RunDirectory) -> None:
+    """When the server is gone its directory is too."""
+    directory.begin_serving(1)
+    directory.keep_orders([])
+    let_go(directory.path)
+    directory.remove()
+    assert not os.path.exists(directory.path)
+    directory.remove()
+
+
+def test_remove_leaves_what_others_put_there(directory: RunDirectory) -> None:
+    """What somebody else has put into the directory in the meantime is not removed."""
+    Path(directory.path, "notes").touch()
+    let_go(directory.path)
+    directory.remove()
+    assert os.listdir(directory.path) == ["notes"]
+
+
+def test_committed_release_is_read_as_it_was_recorded(directory: RunDirectory) -> None:
+    """The committed release is what was recorded last, every field of it."""
+    assert directory.committed() == release(1)
+    directory.record(release(2, "ü\udc80"))
+    assert directory.committed() == release(2, "ü\udc80")
+    assert RunDirectory(directory.path).committed() == release(2, "ü\udc80")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"7", b'{"number": 1}', b"\xff"])
+def test_committed_release_that_is_lost(directory: RunDirectory, content: bytes | None) -> None:
+    """A committed release that can't be read is an error that names the run directory."""
+    place = Path(directory.path, "committed")
+    place.unlink()
+    if content is not None:
+        place.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match="the committed release is lost") as caught:
+        directory.committed()
+    assert caught.value.path == directory.path
+
+
+def test_record_is_seen_whole_or_not_at_all(directory: RunDirectory) -> None:
+    """Whoever reads while releases are recorded reads one of them, never a part of one."""
+    goal = 300
+    seen: set[int] = set()
+
+    def read() -> None:
+        while (number := directory.committed().number) < goal:
+            seen.add(number)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(2, goal + 1):
+        directory.record(release(number, "x" * (number * 97 % 9000)))
+    for reader in readers:
+        reader.join(10)
+        assert not reader.is_alive()
+    assert seen <= set(range(1, goal))
+
+
+def test_record_that_fails_leaves_the_old_release(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that can't be written whole is not committed; the one before it still is."""
+
+    def replace(*_names: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(OSError, match="No space"):
+            directory.record(release(2))
+    assert directory.committed() == release(1)
+    directory.record(release(2))
+    assert directory.committed() == release(2)
+
+
+def test_serving_workers(directory: RunDirectory) -> None:
+    """A pid serves from its begin to its end, however often either is said."""
+    assert directory.serving() == frozenset()
+    for pid in (7, 8, 7):
+        directory.begin_serving(pid)
+    directory.first("served")
+    assert directory.serving() == {7, 8}
+    for _ in range(2):
+        directory.end_serving(7)
+    assert RunDirectory(directory.path).serving() == {8}
+
+
+def test_serving_workers_of_no_directory(directory: RunDirectory) -> None:
+    """In a directory that is gone nobody serves."""
+    directory.begin_serving(7)
+    let_go(directory.path)
+    directory.remove()
+    assert directory.serving() == frozenset()
+    directory.end_serving(7)
+
+
+def test_event_happens_first_for_one_only(directory: RunDirectory) -> None:
+    """Of many that mark one event at the same time, exactly one is told that it is the first."""
+    assert not directory.happened("served")
+    answers: list[bool] = []
+    start = threading.Barrier(8)
+
+    def mark() -> None:
+        start.wait(10)
+        answers.append(directory.first("served"))
+
+    threads = [threading.Thread(target=mark) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(answers) == [False] * 7 + [True]
+    assert directory.happened("served")
+    assert not directory.happened("refused")
+    assert directory.first("refused")
+
+
+def test_orders_are_kept_until_replaced(directory: RunDirectory) -> None:
+    """The orders kept last are the orders found."""
+    assert directory.orders() == []
+    directory.keep_orders([{"id": "a"}, {"id": "b", "force": True}])
+    assert RunDirectory(directory.path).orders() == [{"id": "a"}, {"id": "b", "force": True}]
+    directory.keep_orders([])
+    assert directory.orders() == []
+
+
+def test_orders_that_are_damaged(directory: RunDirectory) -> None:
+    """Orders that can't be read are no orders: the next coordinator must be able to start."""
+    Path(directory.path, "orders").write_text("[{")
+    assert directory.orders() == []
+
+
+def test_peer_is_who_the_kernel_says() -> None:
+    """The user at the other end of a socket is known without a word from there."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_uid(one) == os.geteuid()
+
+
+@as_root
+def test_peer_of_another_user(short: str) -> None:
+    """A peer that runs as somebody else is known as that."""
+    place = os.path.join(short, "socket")
+    os.chmod(short, 0o755)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        os.chmod(place, 0o666)
+        listener.listen()
+        listener.settimeout(10)
+        run(
+            "import os, socket",
+            f"os.setuid({NOBODY})",
+            "with socket.socket(socket.AF_UNIX) as end:",
+            f"    end.connect({place!r})",
+        )
+        connection, _ = listener.accept()
+        with connection:
+            assert peer_uid(connection) == NOBODY
