@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from gunicorn.arbiter import Arbiter
 
+import genwsgi
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.supervisor import CoordinatorProcess
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 #: An exit status that no process can have.
 NO_STATUS = -1
+
+_MAIN = os.path.realpath(os.path.join(os.path.dirname(genwsgi.__file__), "__main__.py"))
 
 
 class GenwsgiArbiter(Arbiter):
@@ -32,6 +36,10 @@ class GenwsgiArbiter(Arbiter):
 
     def __init__(self, app: GenwsgiApplication) -> None:
         super().__init__(app)
+        if os.path.realpath(sys.argv[0]) == _MAIN:
+            # `python -m genwsgi`, which SIGUSR2 would start again by the file's path: then the
+            # first place to look for the application's modules would be this package.
+            self.START_CTX["args"] = [sys.executable, "-m", "genwsgi", *sys.argv[1:]]
         self._coordinator: CoordinatorProcess | None = None
 
     def run(self) -> None:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import signal
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -276,3 +277,16 @@ def test_sigusr1_reopens_the_coordinators_log_too(
     monkeypatch.setattr(Arbiter, "handle_usr1", lambda self: done.append(self))
     made.handle_usr1()
     assert (done, asked(made)) == ([made], [signal.SIGUSR1])
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_upgrade_starts_the_command_as_it_was_started(
+    monkeypatch: pytest.MonkeyPatch, as_module: bool
+) -> None:
+    """SIGUSR2 runs ``python -m genwsgi`` again as a module, and the script as the script."""
+    monkeypatch.setattr(Arbiter, "setup", lambda self, app: None)
+    command = arbiter._MAIN if as_module else "/somewhere/bin/genwsgi"
+    monkeypatch.setattr(sys, "argv", [command, "-w", "2", "shop"])
+    made = GenwsgiArbiter(App())  # type: ignore[arg-type]
+    begun = ["-m", "genwsgi"] if as_module else [command]
+    assert made.START_CTX["args"] == [sys.executable, *begun, "-w", "2", "shop"]

@@ -20,7 +20,6 @@ from gunicorn.workers import SUPPORTED_WORKERS
 
 from genwsgi import _version
 from genwsgi.errors import OptionError
-from genwsgi.server import settings
 from genwsgi.server.settings import OPTIONS, GenwsgiConfig, check
 
 Load = Callable[..., GenwsgiConfig]
@@ -137,17 +136,17 @@ def test_no_option_of_ours_is_one_of_gunicorns() -> None:
 def test_a_second_import_registers_nothing_twice() -> None:
     """Importing the module again leaves gunicorn's list of settings as it is."""
     before = list(gunicorn_config.KNOWN_SETTINGS)
-    fresh = importlib.util.find_spec("genwsgi.server.settings")
+    fresh = importlib.util.find_spec("genwsgi.server.options")
     assert fresh is not None
     assert fresh.loader is not None
     again = importlib.util.module_from_spec(fresh)
-    sys.modules["genwsgi_settings_again"] = again
-    original = sys.modules[settings.__name__]
+    sys.modules["genwsgi_options_again"] = again
+    original = sys.modules["genwsgi.server.options"]
     try:
         fresh.loader.exec_module(again)
     finally:
-        sys.modules[settings.__name__] = original
-        del sys.modules["genwsgi_settings_again"]
+        sys.modules["genwsgi.server.options"] = original
+        del sys.modules["genwsgi_options_again"]
     assert again.OPTIONS is not OPTIONS
     assert before == gunicorn_config.KNOWN_SETTINGS
     names = [setting.name for setting in before]
