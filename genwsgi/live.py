@@ -230,7 +230,7 @@ class BackgroundBuild:
             # A build may hang in an endless loop; this makes it raise at its next instruction.
             # A thread blocked in C sees it when it comes back.
             if not self._ended:
-                self._interrupt(ctypes.py_object(BuildAbandoned))
+                self._interrupt()
 
     @property
     def running(self) -> bool:
@@ -261,18 +261,28 @@ class BackgroundBuild:
 
     def _end(self) -> bool:
         """End the time in which :meth:`abandon` interrupts; say whether it did."""
-        while True:
-            # What abandon() sent may arrive only now, once; then there is nothing more to come.
-            with contextlib.suppress(BuildAbandoned), self._lock:
+        try:
+            with self._lock:
                 self._ended = True
-                self._interrupt(None)
-                return self._abandoned
+                if not self._abandoned:
+                    return False
+            # What abandon() sent may not have arrived yet.  There is room for one such exception:
+            # sent again and caught, none is left to come later, in the middle of something else.
+            while self._interrupt():
+                time.sleep(PAUSE)
+        except BuildAbandoned:
+            pass
+        return True
 
-    def _interrupt(self, error: ctypes.py_object[type[BaseException]] | None) -> None:
-        """Raise ``error`` in the build's thread at its next instruction; ``None``: not any more."""
-        ident = self._thread.ident
-        if ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), error)
+    def _interrupt(self) -> bool:
+        """Raise :class:`BuildAbandoned` in the build's thread, at its next instruction.
+
+        Say whether there is such a thread: under gevent it is a greenlet, out of reach.
+        """
+        found: int = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(BuildAbandoned)
+        )
+        return found > 0
 
     def _breathe(self, _modules: int) -> None:
         if self._abandoned:

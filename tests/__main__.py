@@ -23,7 +23,7 @@ CACHE = ROOT / ".tests-cache"
 #: What can differ from one CPython to another in ways that matter: how modules are imported.
 ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py")
 
-#: While an exception that was sent to a blocked thread has not arrived there, this CPython enters no
+#: While an exception sent to a blocked thread has not arrived there, this CPython enters no
 #: function that is traced: a measured worker would hang as soon as it gives up such a build.
 CANT_MEASURE = "3.11"
 

@@ -193,8 +193,10 @@ class GenwsgiApplication(WSGIApplication, _Run):
             live = LiveApplication(
                 self.target, Store(self.directory.store), factory=self.cfg.factory
             )
-            live.swap(live.build(self.directory.committed().digest, "checked"))
-            live.close()
+            try:
+                live.swap(live.build(self.directory.committed().digest, "checked"))
+            finally:
+                live.close()
             return live.application
         except GenwsgiError as error:
             sys.exit(_whole(error))

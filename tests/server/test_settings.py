@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import math
 import shlex
 import sys
@@ -49,8 +50,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.setitem(sys.modules, "__config__", sys)  # so that it is removed again
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
 
+    number = itertools.count()
+
     def load(command: str = "", environment: str = "", file: str = "") -> GenwsgiConfig:
-        path = tmp_path / "config.py"
+        # A name of its own: two of one size in one second are one to Python's cache of bytecode.
+        path = tmp_path / f"config{next(number)}.py"
         path.write_text(file)
         monkeypatch.setenv("GUNICORN_CMD_ARGS", environment)
         line = ["genwsgi", "--chdir", str(tmp_path), "-c", str(path), *shlex.split(command)]
