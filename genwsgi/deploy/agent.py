@@ -127,7 +127,7 @@ class Agent:
                     break
                 with contextlib.suppress(RunDirectoryError):
                     self._follow(self._directory.committed())
-            except Exception:
+            except Exception:  # noqa: BLE001 (logged)
                 self._log.exception("the agent stumbled and starts again")
             finally:
                 self._disconnect()
@@ -279,7 +279,7 @@ class Agent:
         if catch_up:
             self._retry_at = time.monotonic() + RETRY
             self._log.error(
-                "the committed release %s can't be built in this worker, which serves %s on: %s\n%s",
+                "the committed release %s can't be built here, and release %s is served on: %s\n%s",
                 label(release),
                 self._current and label(self._current),
                 error,

@@ -117,8 +117,8 @@ class CoordinatorServer:
         if self._master is not None:
             os.set_blocking(self._master, False)
             self._selector.register(self._master, selectors.EVENT_READ, self._hear_master)
-        self._resume_orders()
         try:
+            self._resume_orders()
             while not self._stopped:
                 for key, events in self._selector.select(self._patience()):
                     if isinstance(key.data, Peer):

@@ -103,6 +103,10 @@ class Connection:
             self._pending += self._decoder.feed(data)
         return self._pending.pop(0)
 
+    def read(self, size: int) -> int:
+        """Take up to ``size`` bytes off the socket and forget them; return how many there were."""
+        return len(self._socket.recv(size, socket.MSG_WAITALL))
+
     def expect(self, *kinds: type) -> Any:
         """Receive one message of each of ``kinds``, in their order; return the last."""
         for kind in kinds:

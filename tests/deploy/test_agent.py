@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,9 +108,11 @@ class Worker:
     :ivar live: its application, a fake if the test asks for no other.
     """
 
+    live: Any
+
     def __init__(self, directory: RunDirectory, live: Any = None) -> None:
         self.directory = directory
-        self.live: Any = live if live is not None else FakeLive()
+        self.live = live or FakeLive()
         self.agent = Agent(self.live, directory, LOG)
         self.coordinator = FakeCoordinator(directory)
 
@@ -614,7 +617,7 @@ def test_catching_up_is_tried_again(
     for _ in range(2):
         assert connection.receive() == Failed(2, str(BROKEN), BROKEN.traceback)
     assert connection.expect(Committed).release == 2
-    told = "the committed release 2-code2 can't be built in this worker, which serves 1-code1 on"
+    told = "the committed release 2-code2 can't be built here, and release 1-code1 is served on"
     assert caplog.text.count(told) == 2
     assert BROKEN.traceback in caplog.text
 
@@ -769,7 +772,7 @@ def real(directory: RunDirectory, site: Site) -> Iterator[Worker]:
     made.close()
 
 
-def test_real_deploys(real: Worker, site: Site) -> None:
+def test_real_deploys(real: Worker, site: Site, tmp_path: Path) -> None:
     """Real code goes through prepare and commit, failure, endless loop and abort unharmed."""
     connection = real.start()
     first = site.live.current
@@ -797,9 +800,10 @@ def test_real_deploys(real: Worker, site: Site) -> None:
     assert "V = 1 / 0" in failed.traceback
     assert failed.traceback.endswith("ZeroDivisionError: division by zero")
 
-    site.write(shop="while True:\n    pass\n")
+    begun = tmp_path / "begun"
+    site.write(shop=f"open({str(begun)!r}, 'w').close()\nwhile True:\n    pass\n")
     connection.send(Prepare(release(4, site.take())))
-    wait_until(builds, what="the build")
+    wait_until(begun.exists, what="the build")
     connection.send(Abort(4, "it took too long"))
     wait_until(lambda: not builds(), what="the end of the build")
 

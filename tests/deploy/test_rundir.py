@@ -4,12 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from genwsgi.deploy import rundir
 from genwsgi.deploy.rundir import RunDirectory, peer_uid
 from genwsgi.errors import RunDirectoryError
 from tests.deploy.real import directory, let_go, release, short
@@ -57,7 +57,7 @@ def test_without_a_path_a_temporary_directory_is_made(
     assert {os.path.dirname(made.path) for made in (first, second)} == {short}
     assert first.path != second.path
     monkeypatch.setenv("XDG_RUNTIME_DIR", os.path.join(short, "missing"))
-    monkeypatch.setattr(rundir.tempfile, "tempdir", os.path.join(short, "temporary"))
+    monkeypatch.setattr(tempfile, "tempdir", os.path.join(short, "temporary"))
     os.mkdir(os.path.join(short, "temporary"))
     assert os.path.dirname(RunDirectory.create().path) == os.path.join(short, "temporary")
 
@@ -133,14 +133,18 @@ def test_directory_of_root_is_refused_to_nobody(short: str) -> None:
 
 
 @as_root
-def test_directory_is_given_to_the_workers_user(directory: RunDirectory) -> None:
-    """What root has made, whole, becomes the workers' user's, who can then use it."""
+def test_directory_is_given_to_the_workers_user(directory: RunDirectory, short: str) -> None:
+    """What root has made, whole, becomes the workers' user's, and nothing outside of it does."""
     Path(directory.store, "object").touch()
+    outside = Path(short, "outside")
+    outside.touch()
+    Path(directory.store, "link").symlink_to(outside)
     directory.give_to(NOBODY, NOBODY)
     for folder, folders, files in os.walk(directory.path):
         for name in (os.curdir, *folders, *files):
-            found = os.stat(os.path.join(folder, name))
+            found = os.lstat(os.path.join(folder, name))
             assert (found.st_uid, found.st_gid) == (NOBODY, NOBODY), name
+    assert outside.stat().st_uid == 0
 
 
 def test_directory_of_the_workers_user_already(directory: RunDirectory) -> None:
@@ -191,23 +195,19 @@ def test_directory_in_use_by_a_worker_alone(short: str) -> None:
 def test_stale_directory_is_taken_over_empty(short: str) -> None:
     """What a server that was killed has left is removed: it is no news of the next one's."""
     place = os.path.join(short, "run")
-    left = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os, socket\n"
-            "from genwsgi.deploy.protocol import Release\n"
-            "from genwsgi.deploy.rundir import RunDirectory\n"
-            f"made = RunDirectory.create({place!r})\n"
-            "made.record(Release(7, 'd', 't', '', 1.0)); made.keep_orders([{'id': 'a'}])\n"
-            "made.begin_serving(4711); made.first('served')\n"
-            "open(made.settings, 'w').close(); open(made.store + '/object', 'w').close()\n"
-            "open(made.path + '/committed.new', 'w').close()\n"
-            "socket.socket(socket.AF_UNIX).bind(made.socket)\n"
-            "os.kill(os.getpid(), 9)\n",
-        ],
-        timeout=30,
+    lines = (
+        "import os, socket",
+        "from genwsgi.deploy.protocol import Release",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        f"made = RunDirectory.create({place!r})",
+        "made.record(Release(7, 'd', 't', '', 1.0)); made.keep_orders([{'id': 'a'}])",
+        "made.begin_serving(4711); made.first('served')",
+        "open(made.settings, 'w').close(); open(made.store + '/object', 'w').close()",
+        "open(made.path + '/committed.new', 'w').close()",
+        "socket.socket(socket.AF_UNIX).bind(made.socket)",
+        "os.kill(os.getpid(), 9)",
     )
+    left = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=30)
     assert left.returncode == -9
     assert len(os.listdir(place)) == 8
     made = RunDirectory.create(place)

@@ -1,0 +1,903 @@
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genwsgi.deploy import server as module
+from genwsgi.deploy.protocol import (
+    MAX_FRAME,
+    Abort,
+    Commit,
+    Committed,
+    Failed,
+    Hello,
+    Leaving,
+    OrderOutcome,
+    OrderRequest,
+    Prepare,
+    Ready,
+    Release,
+    Status,
+    StatusRequest,
+    Welcome,
+    WorkerStatus,
+)
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
+from genwsgi.deploy.source import Source
+from genwsgi.isolation.scope import ScopeRules
+from genwsgi.isolation.snapshot import Store
+from tests.deploy.real import DEADLINE, LOG, Connection, directory, release, short
+from tests.helpers import wait_until
+
+__all__ = ["directory", "short"]
+
+#: A real worker: for each line of its input it answers one request with a line of its output.
+WORKER = """\
+import logging, os, sys
+from genwsgi.deploy.agent import Agent
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.isolation.snapshot import Store
+from genwsgi.live import LiveApplication
+from genwsgi.target import parse
+
+directory = RunDirectory(sys.argv[1])
+live = LiveApplication(parse("shop"), Store(directory.store))
+agent = Agent(live, directory, logging.getLogger("worker"))
+agent.boot()
+agent.start()
+print("serves", flush=True)
+for line in sys.stdin:
+    environ = {"REQUEST_METHOD": "GET"}
+    body = live.application(environ, lambda *_: lambda data: None)
+    print(b"".join(body).decode(), flush=True)
+    getattr(body, "close", lambda: None)()
+agent.leave()
+"""
+
+#: What it serves.
+SHOP = """\
+V = {version}
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [f"{{V}} {{environ['genwsgi.release']}}".encode()]
+"""
+
+
+class Host:
+    """A source tree and a coordinator that runs on a thread.
+
+    :ivar tree: the folder of the source.
+    :ivar server: the coordinator, once it was started.
+    """
+
+    def __init__(self, directory: RunDirectory, tree: Path) -> None:
+        self.directory, self.tree = directory, tree
+        self.write(1)
+        self.source = Source(ScopeRules("shop", (str(tree),)), Store(directory.store))
+        self.directory.record(release(1, self.source.take()))
+        self.server: CoordinatorServer
+        self.error: RuntimeError | None = None
+        self._thread: threading.Thread | None = None
+        self._connections: list[Connection] = []
+
+    def write(self, version: object) -> None:
+        """Edit the source."""
+        (self.tree / "shop.py").write_text(SHOP.format(version=version))
+
+    def start(self, *orders: str, **options: Any) -> CoordinatorServer:
+        """Make a coordinator, submit ``orders`` of the watch, and run it."""
+        self.server = CoordinatorServer(
+            self.directory, self.source, **{"build_timeout": DEADLINE, "log": LOG, **options}
+        )
+        for detail in orders:
+            self.server.submit("watch", detail)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self.server
+
+    def _run(self) -> None:
+        try:
+            self.server.run()
+        except RuntimeError as error:  # what a test makes it die of
+            self.error = error
+
+    def join(self) -> None:
+        """Wait for the coordinator's end."""
+        if self._thread is not None:
+            self._thread.join(DEADLINE)
+            assert not self._thread.is_alive(), "the coordinator did not end"
+
+    def stop(self) -> None:
+        """End the coordinator wherever it is."""
+        self.server.stop()
+        self.join()
+        for connection in self._connections:
+            connection.close()
+        assert self.error is None, repr(self.error)
+
+    def connect(self) -> Connection:
+        """A connection to the coordinator."""
+        self._connections.append(Connection.to(self.directory))
+        return self._connections[-1]
+
+    def worker(self, pid: int, prepared: Release | None = None) -> Connection:
+        """A worker ``pid`` that serves what is committed, played by hand."""
+        connection = self.connect()
+        committed = self.directory.committed()
+        connection.send(Hello(pid, committed, prepared))
+        assert connection.expect(Welcome).committed == committed
+        self.directory.begin_serving(pid)
+        return connection
+
+    def order(self, name: str, trigger: str = "ctl", force: bool = False) -> Connection:
+        """A client that has given an order."""
+        connection = self.connect()
+        connection.send(OrderRequest(name, trigger, force, "by hand"))
+        return connection
+
+    def settled(self) -> Status:
+        """The coordinator's status, when it has done what it was told before."""
+        connection = self.connect()
+        connection.send(StatusRequest())
+        status = connection.expect(Status)
+        assert isinstance(status, Status)
+        return status
+
+
+def prepare(worker: Connection) -> Release:
+    """Receive a Prepare and say that it is done."""
+    message = worker.expect(Prepare)
+    worker.send(Ready(message.release.number, 0.1))
+    release = message.release
+    assert isinstance(release, Release)
+    return release
+
+
+def commit(worker: Connection) -> int:
+    """Receive a Commit and say that it is done."""
+    message = worker.expect(Commit)
+    worker.send(Committed(message.release, message.release))
+    return int(message.release)
+
+
+@pytest.fixture
+def host(
+    directory: RunDirectory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[Host]:
+    """A host whose coordinator is not started."""
+    caplog.set_level(logging.INFO)
+    (tmp_path / "src").mkdir()
+    made = Host(directory, tmp_path / "src")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def pipe() -> Iterator[list[int]]:
+    """A pipe like the master's; whoever closes an end takes it out of the list."""
+    ends = list(os.pipe())
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+# -- orders
+
+
+def test_submitted_order_is_deployed(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """An order of a trigger goes through prepare, record and commit to its outcome."""
+    server = host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    name = server.submit("watch", "shop.py has changed")
+    new = one.expect(Prepare).release
+    assert (new.number, new.trigger, new.detail) == (2, "watch", "shop.py has changed")
+    assert host.settled().phase == "canary"
+    assert other.quiet(), "the others wait for the first"
+    one.send(Ready(2, 0.1))
+    assert prepare(other) == new
+    for worker in (one, other):
+        assert worker.expect(Commit) == Commit(2)
+        assert host.directory.committed() == new
+        worker.send(Committed(2, 2))
+    told = f"order {name} by watch: committed: release 2-{new.digest[:8]} is live after "
+    wait_until(lambda: told in caplog.text, what="the outcome")
+    assert f"order {name}: deploy by watch: shop.py has changed" in caplog.text
+    assert host.directory.orders() == []
+
+
+def test_order_given_before_the_coordinator_runs(host: Host) -> None:
+    """What a trigger submits before the loop runs is done by it."""
+    host.write(2)
+    host.start("early")
+    worker = host.worker(101)
+    assert prepare(worker).detail == "early"
+    assert commit(worker) == 2
+
+
+def test_client_hears_the_outcome(host: Host) -> None:
+    """A client that orders a deploy is told how it ended."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    prepare(worker)
+    commit(worker)
+    outcome = client.expect(OrderOutcome)
+    assert (outcome.id, outcome.outcome, outcome.release) == ("a", "committed", 2)
+    assert 0 < outcome.seconds < DEADLINE
+
+
+def test_unchanged_code_is_no_deploy(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """An order to deploy the committed code has that for an outcome, unless it is forced."""
+    host.start()
+    worker = host.worker(101)
+    outcome = host.order("a").expect(OrderOutcome)
+    assert (outcome.outcome, outcome.release) == ("unchanged", 1)
+    assert worker.quiet()
+    assert "order a by ctl: unchanged: release 1 is this code already" in caplog.text
+    client = host.order("b", force=True)
+    assert prepare(worker).digest == host.directory.committed().digest
+    commit(worker)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_failed_build_is_reported_whole(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """A failure in one worker ends the deploy everywhere; client and log get the traceback."""
+    host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    client = host.order("a")
+    prepare(one)
+    other.expect(Prepare)
+    other.send(Failed(2, "KeyError: 'x'", "Traceback: all of it"))
+    for worker in (one, other):
+        assert worker.expect(Abort).release == 2
+    outcome = client.expect(OrderOutcome)
+    assert (outcome.outcome, outcome.traceback) == ("failed", "Traceback: all of it")
+    assert outcome.reason == "worker 102: KeyError: 'x'"
+    told = f"failed: worker 102: KeyError: 'x'; release 1-{host.directory.committed().digest[:8]}"
+    assert f"{told} serves on\nTraceback: all of it" in caplog.text
+    assert host.directory.committed().number == 1
+
+
+def test_syntax_error_disturbs_no_worker(host: Host) -> None:
+    """Source that does not compile fails the order, with the line, and no worker hears of it."""
+    host.start()
+    worker = host.worker(101)
+    host.write("1 +")
+    outcome = host.order("a").expect(OrderOutcome)
+    assert (outcome.outcome, outcome.release) == ("failed", None)
+    assert "does not compile" in outcome.reason
+    assert "V = 1 +" in outcome.traceback
+    assert worker.quiet()
+
+
+def test_target_that_vanished_fails_the_order(host: Host) -> None:
+    """Source that is not there fails the order, and the next order is served again."""
+    host.start()
+    host.worker(101)
+    (host.tree / "shop.py").unlink()
+    outcome = host.order("a").expect(OrderOutcome)
+    assert outcome.outcome == "failed"
+    assert "no module named 'shop'" in outcome.reason
+    host.write(1)
+    assert host.order("b").expect(OrderOutcome).outcome == "unchanged"
+
+
+def test_client_that_leaves_before_the_outcome(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An order is served though its client is gone, and its outcome is in the log."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    new = prepare(worker)
+    client.close()
+    host.settled()
+    commit(worker)
+    wait_until(lambda: "order a by ctl: committed" in caplog.text, what="the outcome")
+    assert host.directory.committed() == new
+
+
+def test_client_that_asks_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """An order that comes again over a new connection is one order, and is answered there."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    first = host.order("a")
+    worker.expect(Prepare)
+    again = host.order("a")
+    host.settled()
+    worker.send(Ready(2, 0.1))
+    commit(worker)
+    assert again.expect(OrderOutcome).outcome == "committed"
+    assert host.settled().phase == "idle"
+    assert first.quiet()
+    assert caplog.text.count("order a: deploy by ctl") == 1
+
+
+def test_superseded_order_is_answered(host: Host) -> None:
+    """A waiting order that a newer one replaces hears of it at once."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    clients = [host.order("a")]
+    worker.expect(Prepare)
+    for name in ("b", "c"):
+        clients.append(host.order(name))
+        host.settled()
+    assert clients[1].expect(OrderOutcome).outcome == "superseded"
+    worker.send(Ready(2, 0.1))
+    commit(worker)
+    assert clients[0].expect(OrderOutcome).outcome == "committed"
+    assert clients[2].expect(OrderOutcome).outcome == "unchanged"
+
+
+def test_status(host: Host) -> None:
+    """The status says what is committed, what is done, who is connected and what triggers say."""
+    host.start(triggers=lambda: {"watch": {"folders": 3}})
+    worker = host.worker(101)
+    committed = host.directory.committed()
+    workers = (WorkerStatus(101, 1),)
+    assert host.settled() == Status(committed, "idle", workers, {"watch": {"folders": 3}}, None)
+    host.write(2)
+    client = host.order("a")
+    prepare(worker)
+    assert worker.expect(Commit)
+    assert host.settled().phase == "committing"
+    worker.send(Committed(2, 2))
+    outcome = client.expect(OrderOutcome)
+    status = host.settled()
+    assert (status.last, status.workers) == (outcome, (WorkerStatus(101, 2),))
+
+
+# -- the master
+
+
+def test_hang_up_is_a_forced_deploy(host: Host, pipe: list[int]) -> None:
+    """SIGHUP deploys, and builds anew even if the code is the committed code."""
+    host.start(master=pipe[0])
+    worker = host.worker(101)
+    os.write(pipe[1], HANG_UP)
+    new = prepare(worker)
+    assert (new.trigger, new.digest) == ("SIGHUP", host.directory.committed().digest)
+    assert commit(worker) == 2
+
+
+def test_hang_up_while_there_was_no_coordinator(host: Host, pipe: list[int]) -> None:
+    """What the master wrote before the coordinator ran is not lost, and is one deploy."""
+    os.write(pipe[1], HANG_UP * 3)
+    host.start(master=pipe[0])
+    worker = host.worker(101)
+    prepare(worker)
+    commit(worker)
+    assert host.settled().release.number == 2
+    assert host.settled().phase == "idle"
+
+
+def test_end_of_the_master_ends_the_coordinator(host: Host, pipe: list[int]) -> None:
+    """When the master's end of the pipe is closed the coordinator ends and hangs up on all."""
+    host.start(master=pipe[0])
+    worker = host.worker(101)
+    os.close(pipe.pop())
+    host.join()
+    assert worker.receive() is None
+
+
+def test_stop_hangs_up(host: Host) -> None:
+    """A coordinator that is stopped ends, and a trigger that is late does no harm."""
+    server = host.start()
+    worker = host.worker(101)
+    server.stop()
+    host.join()
+    assert worker.receive() is None
+    server.submit("watch", "too late")
+    server.stop()
+
+
+# -- peers that can't be trusted, or don't behave
+
+
+def test_garbage_cuts_off_one_peer(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """A peer that can't be understood is cut off; the others are not disturbed."""
+    host.start()
+    worker = host.worker(101)
+    peer = host.connect()
+    peer.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
+    assert peer.receive() is None
+    assert "a peer can't be understood and is cut off: frame of" in caplog.text
+    host.write(2)
+    client = host.order("a")
+    prepare(worker)
+    commit(worker)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_message_for_somebody_else_cuts_off(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """A peer that says what only a coordinator may is cut off, with all that came with it."""
+    host.start()
+    peer = host.connect()
+    peer.send(Commit(1), Hello(103, None, None), StatusRequest())
+    assert peer.receive() is None
+    assert "a peer sent a Commit(release=1), which is not for the coordinator" in caplog.text
+    assert host.settled().workers == ()
+
+
+def test_peer_of_another_user_is_refused(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection of another user is closed before a word of it is read; root may connect."""
+    monkeypatch.setattr(module, "peer_uid", lambda connection: 4711)
+    host.start()
+    client = host.order("a")
+    assert client.receive() is None
+    assert "a connection of user 4711 was refused" in caplog.text
+    assert "order a" not in caplog.text
+    monkeypatch.setattr(module, "peer_uid", lambda connection: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 4712)
+    assert host.order("b").expect(OrderOutcome).outcome == "unchanged"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_real_peer_of_another_user_is_refused(
+    host: Host, short: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even where the files' modes would let another user in, the coordinator does not."""
+    host.start()
+    host.settled()
+    for place in (short, host.directory.path, host.directory.socket):
+        os.chmod(place, 0o777)
+    code = (
+        "import os, socket, sys; os.setuid(65534)\n"
+        "end = socket.socket(socket.AF_UNIX); end.connect(sys.argv[1]); end.settimeout(10)\n"
+        "sys.exit(len(end.recv(1)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, host.directory.socket], timeout=30)
+    assert ended.returncode == 0
+    assert "a connection of user 65534 was refused" in caplog.text
+
+
+def test_peer_that_does_not_read_is_cut_off(host: Host) -> None:
+    """A peer that leaves too much unread is taken for gone, and costs no more memory."""
+    host.start(triggers=lambda: {"watch": "x" * (MAX_FRAME - 1000)})
+    peer = host.connect()
+    peer.send(*[StatusRequest()] * 20)
+    received = 0
+    while peer.receive() is not None:
+        received += 1
+    assert received < 20
+    assert host.settled().phase == "idle"
+
+
+def test_peer_that_is_cut_off_as_it_reads_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that can be written to again a moment after it was cut off is no surprise."""
+    asked, go = threading.Event(), threading.Event()
+    go.set()
+
+    def triggers() -> dict[str, object]:
+        asked.set()
+        assert go.wait(DEADLINE)
+        return {"watch": "x" * (MAX_FRAME - 1000)}
+
+    host.start(triggers=triggers)
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    worker.expect(Prepare)
+    client.send(StatusRequest())
+    host.settled()
+    go.clear()
+    asked.clear()
+    other = host.connect()
+    other.send(StatusRequest())
+    assert asked.wait(DEADLINE)
+    # While it waits: the end of the client's order, who gets more than he may leave unread, and
+    # makes room at the same time.
+    worker.send(Failed(2, "no", ""))
+    assert client.read(MAX_FRAME // 2) > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "BACKLOG", 0)
+        go.set()
+        for peer in (other, worker):
+            assert peer.receive() is None
+        while client.read(MAX_FRAME):
+            pass
+    assert host.settled().phase == "idle"
+
+
+def test_answer_that_comes_in_pieces(host: Host) -> None:
+    """An answer longer than the socket's buffer arrives whole."""
+    text = "x" * (MAX_FRAME - 1000)
+    host.start(triggers=lambda: {"watch": text})
+    peer = host.connect()
+    peer.send(*[StatusRequest()] * 3)
+    for _ in range(3):
+        assert peer.expect(Status).triggers == {"watch": text}
+
+
+def test_answer_that_has_no_message(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """What can't be said in a message costs the one who asked his connection, and nobody else."""
+    host.start(triggers=lambda: {"watch": object()})
+    worker = host.worker(101)
+    peer = host.connect()
+    peer.send(StatusRequest(), StatusRequest())
+    assert peer.receive() is None
+    assert "a peer can't be answered and is cut off: message 'status'" in caplog.text
+    host.write(2)
+    host.server.submit("watch", "")
+    prepare(worker)
+    assert commit(worker) == 2
+
+
+# -- workers
+
+
+def test_worker_that_goes_away_fails_the_deploy(host: Host) -> None:
+    """A worker that vanishes while it builds fails the deploy, and all others discard."""
+    host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    client = host.order("a")
+    prepare(one)
+    other.expect(Prepare)
+    other.close()
+    assert one.expect(Abort).release == 2
+    outcome = client.expect(OrderOutcome)
+    assert (outcome.outcome, outcome.reason) == (
+        "failed",
+        "worker 102 went away when it was building",
+    )
+
+
+def test_worker_that_leaves_does_not_fail_the_deploy(host: Host) -> None:
+    """A worker that ends in good order is not waited for, and the deploy goes on."""
+    host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    client = host.order("a")
+    prepare(one)
+    other.expect(Prepare)
+    host.directory.end_serving(102)
+    other.send(Leaving())
+    other.close()
+    commit(one)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_worker_that_serves_without_a_connection_is_waited_for(host: Host) -> None:
+    """Nothing is committed as long as a process serves that the coordinator can't reach."""
+    host.start()
+    one = host.worker(101)
+    host.directory.begin_serving(102)
+    host.write(2)
+    client = host.order("a")
+    prepare(one)
+    assert host.settled().phase == "preparing"
+    assert one.quiet()
+    other = host.worker(102)
+    prepare(other)
+    for worker in (one, other):
+        commit(worker)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_worker_that_ends_without_a_word_is_noticed(host: Host) -> None:
+    """A process that serves no more is no longer waited for, though nobody said anything."""
+    host.start()
+    one = host.worker(101)
+    host.directory.begin_serving(102)
+    host.write(2)
+    client = host.order("a")
+    prepare(one)
+    host.settled()
+    host.directory.end_serving(102)
+    commit(one)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_build_that_takes_too_long(host: Host) -> None:
+    """A worker that is not ready within the time-out fails the deploy and is told to give up."""
+    host.start(build_timeout=0.05)
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    worker.expect(Prepare, Abort)
+    assert client.expect(OrderOutcome).reason == "worker 101 not ready within 0.05 s"
+
+
+def test_workers_that_vanish_together(host: Host) -> None:
+    """Messages to workers that are gone already are no obstacle, and the order has its outcome."""
+    host.start()
+    workers = [host.worker(pid) for pid in range(101, 105)]
+    host.write(2)
+    client = host.order("a")
+    workers[0].expect(Prepare)
+    workers[0].send(Ready(2, 0.1))
+    for worker in workers:
+        worker.close()
+    assert client.expect(OrderOutcome).outcome == "failed"
+    assert host.settled().workers == ()
+
+
+def test_prepared_release_of_a_dead_coordinator(host: Host) -> None:
+    """What a worker has prepared and no deploy is about any more is aborted when it says Hello."""
+    host.start()
+    worker = host.worker(101, prepared=release(2))
+    assert worker.expect(Abort).release == 2
+
+
+# -- the commit point and what is written down
+
+
+def test_record_that_fails_aborts(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A commit that can't be recorded is none: all discard, and the next deploy may succeed."""
+
+    def full(_release: Release) -> None:
+        raise OSError(28, "No space left on device")
+
+    host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(host.directory, "record", full)
+        client = host.order("a")
+        prepare(one)
+        prepare(other)
+        for worker in (one, other):
+            assert worker.expect(Abort).release == 2
+        outcome = client.expect(OrderOutcome)
+    assert outcome.outcome == "failed"
+    assert outcome.reason == "the commit can't be recorded: [Errno 28] No space left on device"
+    assert host.directory.committed().number == 1
+    client = host.order("b")
+    for worker in (one, other):
+        prepare(worker)
+    for worker in (one, other):
+        assert commit(worker) == 3
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_orders_that_can_not_be_written_down(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A journal that can't be written is named in the log; the deploy goes on."""
+
+    def full(_orders: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(host.directory, "keep_orders", full)
+    host.start()
+    assert host.order("a").expect(OrderOutcome).outcome == "unchanged"
+    assert "the orders under way can't be written down: [Errno 28]" in caplog.text
+
+
+def test_next_coordinator_takes_the_orders_up(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Orders that a coordinator had accepted when it died get their outcomes from the next one."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    host.order("a")
+    prepare_of_first = worker.expect(Prepare).release
+    host.order("b", trigger="watch")
+    host.settled()
+    host.stop()
+    attempts = {str(entry["id"]): entry["attempt"] for entry in host.directory.orders()}
+    assert attempts == {"a": 1, "b": 1}
+
+    host.start()
+    worker = host.worker(101, prepared=prepare_of_first)
+    assert commit(worker) == 2
+    wait_until(lambda: "order b by watch: unchanged" in caplog.text, what="the last outcome")
+    assert "order a by ctl: committed" in caplog.text
+    assert host.directory.orders() == []
+
+
+def test_order_is_given_up_after_so_many_attempts(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An order that several coordinators died over has failed, and the next order is served."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    host.order("a")
+    worker.expect(Prepare)
+    for attempt in range(2, ATTEMPTS + 1):
+        host.stop()
+        host.start()
+        worker = host.worker(101)
+        worker.expect(Prepare)
+        assert [entry["attempt"] for entry in host.directory.orders()] == [attempt]
+    host.stop()
+    host.start()
+    worker = host.worker(101)
+    assert f"order a by ctl: failed: the coordinator died over it {ATTEMPTS} times" in caplog.text
+    assert host.directory.orders() == []
+    assert worker.quiet()
+    client = host.order("b")
+    prepare(worker)
+    commit(worker)
+    assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_coordinator_that_dies_over_the_first_of_its_orders(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order that was waiting is not lost, and not blamed, when the one before it is deadly."""
+
+    def deadly(_committed: str) -> str:
+        raise RuntimeError("deadly")
+
+    given = [
+        {"id": name, "trigger": "ctl", "force": False, "detail": "", "attempt": 1} for name in "ab"
+    ]
+    host.directory.keep_orders([{"id": "damaged"}, *given])
+    with monkeypatch.context() as patch:
+        patch.setattr(host.source, "take", deadly)
+        host.start()
+        host.join()
+    assert isinstance(host.error, RuntimeError)
+    host.error = None
+    attempts = {str(entry["id"]): entry["attempt"] for entry in host.directory.orders()}
+    assert attempts == {"a": 2, "b": 1}
+
+
+# -- the store
+
+
+def stored(host: Host) -> Callable[[set[str]], None]:
+    """Return what waits until exactly these snapshots are kept."""
+
+    def wait(digests: set[str]) -> None:
+        wait_until(lambda: set(host.source.store.digests()) == digests, what=f"only {digests}")
+
+    return wait
+
+
+def test_old_snapshots_are_removed(host: Host) -> None:
+    """After a deploy only the committed snapshot is kept."""
+    host.start()
+    worker = host.worker(101)
+    host.write(2)
+    host.order("a")
+    new = prepare(worker)
+    assert len(host.source.store.digests()) == 2
+    commit(worker)
+    stored(host)({new.digest})
+
+
+def test_snapshot_of_a_failed_deploy_is_removed(host: Host) -> None:
+    """Broken deploys one after another leave nothing in the store."""
+    host.start()
+    worker = host.worker(101)
+    committed = host.directory.committed().digest
+    for version in (2, 3):
+        host.write(version)
+        client = host.order(f"order-{version}")
+        message = worker.expect(Prepare)
+        worker.send(Failed(message.release.number, "no", ""))
+        worker.expect(Abort)
+        assert client.expect(OrderOutcome).outcome == "failed"
+        stored(host)({committed})
+
+
+def test_snapshot_that_a_generation_still_needs(host: Host) -> None:
+    """A snapshot that somebody holds is kept as long as that, and removed later."""
+    host.start()
+    worker = host.worker(101)
+    old = host.directory.committed().digest
+    held = host.source.store.open(old)
+    host.write(2)
+    client = host.order("a")
+    new = prepare(worker)
+    commit(worker)
+    client.expect(OrderOutcome)
+    host.settled()
+    assert set(host.source.store.digests()) == {old, new.digest}
+    held.release()
+    host.settled()
+    stored(host)({new.digest})
+
+
+def test_store_that_can_not_be_swept(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that can't be cleared is named in the log once, and stops no deploy."""
+
+    def fail(_keep: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(host.source.store, "sweep", fail)
+    host.start()
+    for _ in range(3):
+        host.settled()
+    assert host.order("a").expect(OrderOutcome).outcome == "unchanged"
+    told = "old snapshots can't be removed: [Errno 13] Permission denied"
+    wait_until(lambda: caplog.text.count(told) == 2, what="one for the start, one for the order")
+
+
+# -- the whole, with real workers
+
+
+@pytest.fixture
+def workers(host: Host) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two real workers of a real coordinator."""
+    host.start()
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, host.directory.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "serves\n"
+        yield started
+    finally:
+        for process in started:
+            try:
+                process.communicate(timeout=DEADLINE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def ask(process: subprocess.Popen[str]) -> str:
+    """One request to a worker."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def test_real_workers_go_together(host: Host, workers: list[subprocess.Popen[str]]) -> None:
+    """Real workers take good code together, and whatever bad code does none of them takes it."""
+    assert {ask(worker)[:4] for worker in workers} == {"1 1-"}
+    host.write(2)
+    assert host.order("good").expect(OrderOutcome).outcome == "committed"
+    assert {ask(worker)[:4] for worker in workers} == {"2 2-"}
+
+    host.write("1 / 0")
+    outcome = host.order("broken").expect(OrderOutcome)
+    assert outcome.outcome == "failed"
+    assert re.search(r"V = 1 / 0\n.*ZeroDivisionError: division by zero$", outcome.traceback, re.S)
+    host.write("[None for _ in iter(int, 1)]")
+    endless = host.order("endless")
+    wait_until(lambda: host.settled().phase == "canary", what="the endless build")
+    host.write(4)
+    assert host.order("mended").expect(OrderOutcome).outcome == "committed"
+    assert endless.expect(OrderOutcome).outcome == "superseded"
+    assert {ask(worker)[:2] for worker in workers} == {"4 "}
+    assert len({ask(worker) for worker in workers}) == 1
+
+
+def test_real_workers_survive_their_coordinator(
+    host: Host, workers: list[subprocess.Popen[str]]
+) -> None:
+    """Workers serve on while there is no coordinator, and obey the next one."""
+    host.stop()
+    assert {ask(worker)[:4] for worker in workers} == {"1 1-"}
+    host.write(2)
+    host.start()
+    wait_until(lambda: len(host.settled().workers) == 2, what="both are back")
+    assert host.order("good").expect(OrderOutcome).outcome == "committed"
+    assert {ask(worker)[:4] for worker in workers} == {"2 2-"}

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from genwsgi.deploy.source import Source
+from genwsgi.errors import SnapshotError, SourceError, TargetError
+from genwsgi.isolation.scope import Scope, ScopeRules
+from genwsgi.isolation.snapshot import Store
+from tests.isolation.sources import write
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source tree with the target ``shop``."""
+    root = tmp_path / "src"
+    write(root, {"shop/__init__.py": "V = 1\n", "shop/cart.py": "", "tools.py": ""})
+    return root
+
+
+@pytest.fixture
+def source(tmp_path: Path, tree: Path) -> Source:
+    """The source that reads it."""
+    return Source(ScopeRules("shop", (str(tree),)), Store(str(tmp_path / "store")))
+
+
+def held(source: Source, digest: str) -> bool:
+    """Whether anybody in this process still holds the snapshot."""
+    source.store.sweep(())
+    return digest in source.store.digests()
+
+
+def test_snapshot_is_of_the_tree_as_it_is_now(source: Source, tree: Path) -> None:
+    """What is taken is the tree at that moment, and equal trees have equal digests."""
+    first = source.take()
+    assert source.take(first) == first
+    write(tree, {"shop/__init__.py": "V = 2\n"})
+    second = source.take(first)
+    assert second != first
+    write(tree, {"shop/__init__.py": "V = 1\n"})
+    assert source.take(second) == first
+    kept = source.store.open(second)
+    try:
+        assert kept.source(str(tree.resolve() / "shop" / "__init__.py")) == b"V = 2\n"
+    finally:
+        kept.release()
+
+
+def test_scope_is_looked_up_anew(source: Source, tree: Path) -> None:
+    """A package that came after the first snapshot is in the next one."""
+    assert set(source.scope().packages) == {"shop", "tools"}
+    before = source.take()
+    write(tree, {"billing/__init__.py": ""})
+    assert set(source.scope().packages) == {"shop", "tools", "billing"}
+    assert source.take(before) != before
+
+
+def test_target_that_vanished(source: Source, tree: Path) -> None:
+    """Without its target the tree can't be taken, and the error names it."""
+    digest = source.take()
+    (tree / "shop").rename(tree / "shop-away")
+    with pytest.raises(TargetError, match="no module named 'shop'"):
+        source.take(digest)
+
+
+def test_new_flaw_is_refused(source: Source, tree: Path) -> None:
+    """A changed file that does not compile is refused with its line; what was taken stays."""
+    digest = source.take()
+    write(tree, {"shop/cart.py": "def ring(:\n"})
+    with pytest.raises(SourceError) as caught:
+        source.take(digest)
+    assert caught.value.path == str(tree.resolve() / "shop" / "cart.py")
+    assert "def ring(:" in caught.value.traceback
+    assert digest in source.store.digests()
+    assert not held(source, digest), "the committed snapshot was not let go"
+
+
+def test_old_flaw_is_let_alone(source: Source, tree: Path) -> None:
+    """A file that was broken when the server started is not held against a later release."""
+    write(tree, {"shop/template.py": "{{ name }} ="})
+    digest = source.take()
+    write(tree, {"shop/__init__.py": "V = 2\n"})
+    assert source.take(digest) != digest
+    assert not held(source, digest), "the committed snapshot was not let go"
+
+
+def test_further_files_belong_to_the_release(tmp_path: Path, tree: Path) -> None:
+    """A change of a file that is no source, but belongs to the release, gives another digest."""
+    page = tmp_path / "page.html"
+    page.write_text("one")
+    asked: list[Scope] = []
+
+    def others(scope: Scope) -> Iterable[str]:
+        asked.append(scope)
+        return [str(page)]
+
+    rules = ScopeRules("shop", (str(tree),))
+    source = Source(rules, Store(str(tmp_path / "store")), others)
+    first = source.take()
+    assert source.take(first) == first
+    page.write_text("two")
+    assert source.take(first) != first
+    assert [set(scope.packages) for scope in asked] == [{"shop", "tools"}] * 3
+
+
+def test_committed_snapshot_that_is_lost(source: Source) -> None:
+    """Without the snapshot that is served nothing new can be compared to it: that is an error."""
+    with pytest.raises(SnapshotError, match="can't be opened"):
+        source.take("0" * 16)
