@@ -252,6 +252,10 @@ class BackgroundBuild:
                 self.generation = self._live.build(self._digest, self._release, self._breathe)
             except GenwsgiError as error:
                 self.error = error
+            except Exception as error:
+                # Nothing of the application's: but somebody waits for the end of this build.
+                log.exception("a build of release %s broke down", self._release)
+                self.error = GenwsgiError(f"the build broke down: {error!r}; see the log")
         self.seconds = time.monotonic() - started
         abandoned = self._end()
         if not abandoned:

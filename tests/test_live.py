@@ -211,3 +211,20 @@ def test_abandoned_between_ready_and_return(site: Site, monkeypatch: pytest.Monk
         site.build()
     assert made[0].state is State.DISCARDED
     gc.collect()
+
+
+def test_build_that_breaks_down_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits for a build hears of its end whatever ended it."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no more")
+
+    site.write(shop="")
+    monkeypatch.setattr(site.live, "build", fail)
+    build, done = background(site)
+    assert done.wait(10)
+    assert build.generation is None
+    assert str(build.error) == "the build broke down: MemoryError('no more'); see the log"
+    assert "Traceback" in caplog.text

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from genwsgi.deploy import protocol
 from genwsgi.deploy.agent import label
@@ -29,6 +29,7 @@ from genwsgi.deploy.coordinator import (
     Send,
     TakeSnapshot,
 )
+from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
 from genwsgi.deploy.rundir import RunDirectory, peer_uid
 from genwsgi.deploy.source import Source
@@ -83,7 +84,7 @@ class CoordinatorServer:
         self._peers: dict[int, Peer] = {}
         self._count = 0
         self._clients: dict[str, Peer] = {}
-        self._journal: dict[str, dict[str, object]] = {}
+        self._journal = Journal(directory, log)
         self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -299,39 +300,18 @@ class CoordinatorServer:
             self.submit("SIGHUP", "the master was told to reload", force=True)
 
     def _order(self, order: Order, attempt: int = 1) -> None:
-        self._note(order, attempt)
-        self._keep_journal()
+        self._journal.add(order, attempt)
         self._log.info("order %s: deploy by %s: %s", order.id, order.trigger, order.detail)
         self._perform(self._decision.order(order, time.monotonic()))
 
     def _resume_orders(self) -> None:
         """Take up what the coordinator before this one had accepted when it died."""
-        found: list[tuple[Order, int]] = []
-        for entry in self._directory.orders():
-            try:
-                attempt = int(str(entry.pop("attempt")))
-                found.append((Order(**entry), attempt))  # type: ignore[arg-type]
-            except (TypeError, ValueError, KeyError):
-                continue
-        # All are written down before the first of them can be this coordinator's death as well.
-        for order, attempt in found:
-            self._note(order, attempt)
-        for order, attempt in found:
-            if attempt < ATTEMPTS:
-                self._order(order, attempt + 1)
+        for order, attempts in self._journal.take_over():
+            if attempts < ATTEMPTS:
+                self._order(order, attempts + 1)
             else:
-                reason = f"the coordinator died over it {attempt} times"
+                reason = f"the coordinator died over it {attempts} times"
                 self._report(order, OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0))
-        self._keep_journal()
-
-    def _note(self, order: Order, attempt: int) -> None:
-        self._journal[order.id] = {**asdict(order), "attempt": attempt}
-
-    def _keep_journal(self) -> None:
-        try:
-            self._directory.keep_orders(list(self._journal.values()))
-        except OSError as error:
-            self._log.error("the orders under way can't be written down: %s", error)
 
     # -- what the decision asks for
 
@@ -389,8 +369,7 @@ class CoordinatorServer:
             self._perform(self._decision.snapshot_taken(digest, now, time.time()))
 
     def _report(self, order: Order, outcome: OrderOutcome) -> None:
-        self._journal.pop(order.id, None)
-        self._keep_journal()
+        self._journal.remove(order)
         release = self._decision.release
         what = f"order {order.id} by {order.trigger}: {outcome.outcome}"
         if outcome.outcome == Outcome.COMMITTED:
@@ -410,4 +389,9 @@ class CoordinatorServer:
             self._send(client, outcome)
 
     def _status(self) -> protocol.Status:
-        return self._decision.status(self._triggers())
+        try:
+            triggers = self._triggers()
+        except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
+            self._log.exception("a trigger can't say how it stands")
+            triggers = {}
+        return self._decision.status(triggers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -88,8 +89,9 @@ class Connection:
         self.send_bytes(b"".join(protocol.encode(message) for message in messages))
 
     def send_bytes(self, data: bytes) -> None:
-        """Send what need not be a message."""
-        self._socket.sendall(data)
+        """Send what need not be a message; the other end may have closed, which receive() tells."""
+        with contextlib.suppress(BrokenPipeError):
+            self._socket.sendall(data)
 
     def receive(self) -> Any:
         """Return the next message, or ``None`` when the other end has closed."""

@@ -527,6 +527,21 @@ def test_answer_that_comes_in_pieces(host: Host) -> None:
         assert peer.expect(Status).triggers == {"watch": text}
 
 
+def test_trigger_that_can_not_say_how_it_stands(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trigger whose status raises costs the status that trigger, and the coordinator nothing."""
+
+    def broken() -> dict[str, object]:
+        raise RuntimeError("not today")
+
+    host.start(triggers=broken)
+    peer = host.connect()
+    peer.send(StatusRequest())
+    assert peer.expect(Status).triggers == {}
+    assert "not today" in caplog.text
+
+
 def test_answer_that_has_no_message(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     """What can't be said in a message costs the one who asked his connection, and nobody else."""
     host.start(triggers=lambda: {"watch": object()})
@@ -695,7 +710,7 @@ def test_next_coordinator_takes_the_orders_up(host: Host, caplog: pytest.LogCapt
     host.order("b", trigger="watch")
     host.settled()
     host.stop()
-    attempts = {str(entry["id"]): entry["attempt"] for entry in host.directory.orders()}
+    attempts = {str(entry["id"]): entry["attempts"] for entry in host.directory.orders()}
     assert attempts == {"a": 1, "b": 1}
 
     host.start()
@@ -720,7 +735,7 @@ def test_order_is_given_up_after_so_many_attempts(
         host.start()
         worker = host.worker(101)
         worker.expect(Prepare)
-        assert [entry["attempt"] for entry in host.directory.orders()] == [attempt]
+        assert [entry["attempts"] for entry in host.directory.orders()] == [attempt]
     host.stop()
     host.start()
     worker = host.worker(101)
@@ -742,7 +757,7 @@ def test_coordinator_that_dies_over_the_first_of_its_orders(
         raise RuntimeError("deadly")
 
     given = [
-        {"id": name, "trigger": "ctl", "force": False, "detail": "", "attempt": 1} for name in "ab"
+        {"id": name, "trigger": "ctl", "force": False, "detail": "", "attempts": 1} for name in "ab"
     ]
     host.directory.keep_orders([{"id": "damaged"}, *given])
     with monkeypatch.context() as patch:
@@ -751,7 +766,7 @@ def test_coordinator_that_dies_over_the_first_of_its_orders(
         host.join()
     assert isinstance(host.error, RuntimeError)
     host.error = None
-    attempts = {str(entry["id"]): entry["attempt"] for entry in host.directory.orders()}
+    attempts = {str(entry["id"]): entry["attempts"] for entry in host.directory.orders()}
     assert attempts == {"a": 2, "b": 1}
 
 
