@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
+from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError
 from genwsgi.isolation.scope import ScopeRules
@@ -87,6 +88,7 @@ class GenerationalApp:
         )
         ignore = (*DEFAULT_IGNORE, *watch_ignore)
         self._folder = tempfile.mkdtemp(prefix="genwsgi-")
+        self._hold = hold(self._folder)
         atexit.register(self.close)
         self._source = Source(
             rules, Store(self._folder), find_others(watch_paths, watch_patterns, ignore)
@@ -176,6 +178,7 @@ class GenerationalApp:
             with contextlib.suppress(ValueError):
                 sys.path.remove(folder)
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._hold)
 
     def __enter__(self) -> GenerationalApp:
         return self

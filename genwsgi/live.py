@@ -180,7 +180,7 @@ class LiveApplication:
         effects_of = effects.effects_of(generation)
         try:
             tear_down(generation)
-        except Exception:
+        except BaseException:  # the janitor has others to tear down
             log.exception("%s could not be torn down whole", generation.name)
         left = effects_of.stragglers() if effects_of is not None else []
         if left:

@@ -8,7 +8,6 @@
     serving/<pid>      one empty file for each worker that serves requests
     orders             orders that were accepted and have no outcome yet
     coordinator.sock   where agents and clients meet the coordinator
-    settings.json      what the master tells the coordinator
 
 It belongs to the user the workers run as, and to nobody else: whoever can write here decides what
 code the server runs.
@@ -33,7 +32,7 @@ from genwsgi.errors import RunDirectoryError
 #: The longest path that a unix socket can have, with its final zero byte (unix(7)).
 _SOCKET_PATH_MAX = 108
 
-_FILES = frozenset({"committed", "orders", "coordinator.sock", "settings.json"})
+_FILES = frozenset({"committed", "orders", "coordinator.sock"})
 _FOLDERS = frozenset({"store", "serving"})
 _UNFINISHED = ".new"
 
@@ -45,7 +44,6 @@ class RunDirectory:
         self.path = path
         self.store = os.path.join(path, "store")
         self.socket = os.path.join(path, "coordinator.sock")
-        self.settings = os.path.join(path, "settings.json")
         self._committed = os.path.join(path, "committed")
         self._serving = os.path.join(path, "serving")
         self._orders = os.path.join(path, "orders")
@@ -64,7 +62,7 @@ class RunDirectory:
         """
         if path is None:
             base = os.environ.get("XDG_RUNTIME_DIR") or None
-            usable = base is not None and os.access(base, os.W_OK)
+            usable = base is not None and os.access(base, os.W_OK) and uid in (None, os.geteuid())
             path = tempfile.mkdtemp(prefix="genwsgi-", dir=base if usable else None)
         path = os.path.abspath(path)
         directory = cls(path)
@@ -77,6 +75,9 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(path, f"can't be made: {error.strerror}") from error
         directory._check(uid)
+        if os.geteuid() == 0:
+            # Until give_to() nobody else may put anything here: what is written is written as root.
+            os.chown(path, 0, -1, follow_symlinks=False)
         directory._lock()
         directory._clear()
         os.mkdir(directory._serving, 0o700)
@@ -111,11 +112,16 @@ class RunDirectory:
             )
 
     def _lock(self) -> None:
-        # The workers inherit the descriptor with its lock: a directory is free only when the last
-        # process that could still use it is gone.
-        descriptor = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        # The workers inherit the descriptors with their locks: a directory is free only when the
+        # last process that could still use it is gone.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(os.path.join(self.path, "lock"), flags, 0o600)
+        except OSError as error:
+            raise RunDirectoryError(self.path, f"can't be locked: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(self.path)
         except BlockingIOError:
             owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
@@ -212,6 +218,21 @@ def _replace(path: str, text: str) -> None:
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)
+
+
+def hold(folder: str) -> int:
+    """Lock ``folder`` itself, which tells cleaners of temporary files to keep out (tmpfiles.d(5)).
+
+    :returns: the descriptor; the lock ends when it is closed, here and in all forked processes.
+    :raises BlockingIOError: somebody else holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -66,6 +66,8 @@ class Effects:
         ] = {}
         self.threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self.signals: dict[int, Any] = {}
+        # Before the first generation a logger has no state that another one relies on.
+        self._loggers = _loggers() if _effects else {}
         _effects[generation] = self
 
     def built(self) -> None:
@@ -74,10 +76,19 @@ class Effects:
             known = {id(item) for item in before}
             self._added[name] = [item for item in _LISTS[name]() if id(item) not in known]
         self._lists.clear()
+        # ``dictConfig`` disables by default every logger that was there before: those of the
+        # generation that serves, which are the same objects, and our own.
+        for logger, (disabled, _, _) in self._loggers.items():
+            logger.disabled = disabled
+        log.disabled = False
 
     def undo(self) -> None:
         """Undo all of it: the build failed.  Threads are told to stop; see :meth:`stragglers`."""
         self.built()
+        for logger, (_, level, propagate) in self._loggers.items():
+            logger.propagate = propagate
+            if logger.level != level:
+                logger.setLevel(level)
         self._restore_lists(keep_last=False)
         self.callbacks.clear()
         self.signals.clear()
@@ -94,7 +105,7 @@ class Effects:
             function, args, kwargs = self.callbacks.pop()
             try:
                 run(lambda call=function, a=args, k=kwargs: call(*a, **k))
-            except (Exception, SystemExit):
+            except BaseException:  # CancelledError and GreenletExit are such
                 log.exception("%s: its exit callback %r raised", self._name, function)
         self._restore_lists(keep_last=True)
         self.signals.clear()
@@ -157,6 +168,16 @@ def forget_overloads(builtins: dict[str, Any]) -> None:
             for line, function in list(by_line.items()):
                 if getattr(function, "__builtins__", None) is builtins:
                     del by_line[line]
+
+
+def _loggers() -> dict[logging.Logger, tuple[bool, int, bool]]:
+    """What the process's loggers are set to: disabled, level, propagate."""
+    known = [logging.root, *logging.Logger.manager.loggerDict.copy().values()]
+    return {
+        logger: (logger.disabled, logger.level, logger.propagate)
+        for logger in known
+        if isinstance(logger, logging.Logger)
+    }
 
 
 def effects_of(generation: Generation) -> Effects | None:

@@ -23,6 +23,9 @@ ALWAYS_SHARED = frozenset({"genwsgi", "gunicorn", "watchdog", "pika", "gevent", 
 #: Folder names that hold no code of the application, at any depth.
 NOT_SOURCE = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 
+#: How many folders are looked at for code below one that has no ``__init__.py``.
+MOST_FOLDERS = 1000
+
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
@@ -146,11 +149,35 @@ def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
     for entry in entries:
         name = entry[:-3] if entry.endswith(".py") else entry
         if name.isidentifier() and name not in NOT_SOURCE:
-            # A folder without __init__.py may be anything (uploads, static files): it is only
-            # taken for a namespace package when somebody says so.
-            package = _package_in(root, name, "the application's own", namespaces=name in named)
+            # A folder without __init__.py may be anything (uploads, static files): it is taken for
+            # a namespace package when somebody says so, or when there is code in it.
+            folder = os.path.join(root, name)
+            code = name in named or (_has_code(folder) and not _is_elsewhere(name, root, rules))
+            package = _package_in(root, name, "the application's own", namespaces=code)
             if package is not None:
                 yield package
+
+
+def _has_code(folder: str) -> bool:
+    """Whether a module can be imported from below ``folder``; looks at so many folders at most."""
+    if os.path.exists(os.path.join(folder, "pyvenv.cfg")):
+        return False
+    for count, (_, folders, files) in enumerate(os.walk(folder)):
+        if any(name.endswith(".py") for name in files):
+            return True
+        if count >= MOST_FOLDERS:
+            return False
+        folders[:] = [name for name in folders if name.isidentifier() and name not in NOT_SOURCE]
+    return False
+
+
+def _is_elsewhere(name: str, root: str, rules: ScopeRules) -> bool:
+    """Whether ``name`` is (also) found in another folder of the path, as an import would do."""
+    return any(
+        _package_in(entry, name, "", namespaces=True) is not None
+        for entry in rules.path
+        if os.path.realpath(entry) != root
+    )
 
 
 def _package_in(root: str, name: str, reason: str, *, namespaces: bool) -> Package | None:

@@ -2,7 +2,7 @@
 
 A store is a folder shared by all processes of one host's server::
 
-    objects/<key>.py         one source file; the key is made from its path and its content, because
+    objects/<key>.source     one source file; the key is made from its path and its content, because
     objects/<key>.<tag>      the bytecode beside it carries the path
     snapshots/<digest>.json  what a snapshot consists of
 
@@ -42,6 +42,8 @@ PAUSE = 0.02
 #: Ends the name of a file that is being written; :meth:`Store.sweep` finds those left behind.
 _UNFINISHED = ".new"
 
+#: Not ".py": a store inside the folder it is a copy of must not look like more code.
+_SOURCE = "source"
 _BYTECODE = f"{sys.implementation.cache_tag}.bin"
 
 
@@ -84,7 +86,7 @@ class Snapshot:
     def source(self, path: str) -> bytes:
         """Return the source of ``path`` as it was when the snapshot was taken."""
         try:
-            with open(self.store.object_path(self.files[path], "py"), "rb") as file:
+            with open(self.store.object_path(self.files[path], _SOURCE), "rb") as file:
                 return file.read()
         except OSError as error:
             raise SnapshotError(path, f"its source can't be read: {error}") from error
@@ -114,7 +116,7 @@ class Store:
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def object_path(self, key: str, kind: str) -> str:
-        """Where the object ``key`` is kept, as source (``py``) or bytecode."""
+        """Where the object ``key`` is kept, as source (``source``) or bytecode."""
         return os.path.join(self._objects, f"{key}.{kind}")
 
     def take(self, scope: Scope, extra: Iterable[str] = (), known: Snapshot | None = None) -> str:
@@ -208,7 +210,7 @@ class Store:
 
     def _add(self, path: str, key: str, source: bytes, *, strict: bool) -> None:
         """Store one source file and its bytecode, unless the store has them."""
-        kept = self.object_path(key, "py")
+        kept = self.object_path(key, _SOURCE)
         if os.path.exists(kept):
             if not strict or os.path.exists(self.object_path(key, _BYTECODE)):
                 return

@@ -29,10 +29,15 @@ class Survey:
     extensions: set[str] = field(default_factory=set)
     others: dict[str, str] = field(default_factory=dict)
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _listed: dict[str, list[str]] = field(default_factory=dict)
 
     def unchanged(self) -> bool:
-        """Whether every file and folder still is what it was when it was read."""
-        return all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+        """Whether every file still is what it was when it was read, and no other is there."""
+        before, self._listed = self._listed, {}
+        for folder in before:
+            self.list(folder)
+        same = all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+        return same and before == self._listed
 
     def read(self, path: str) -> bytes:
         """Read one file, and remember what it looked like just before."""
@@ -46,11 +51,16 @@ class Survey:
             raise SnapshotError(path, f"can't be read: {error.strerror}") from error
 
     def list(self, folder: str) -> list[os.DirEntry[str]]:
-        """List one folder, and remember what it looked like just before."""
-        self._stamps[folder] = _stamp(folder)
+        """List the modules and packages in one folder, and remember which they were.
+
+        Not the folder's own times: an application may keep writing other files beside its code.
+        """
+        self._listed[folder] = []
         try:
             with os.scandir(folder) as entries:
-                return sorted(entries, key=lambda entry: entry.name)
+                found = sorted(filter(_concerns, entries), key=lambda entry: entry.name)
+            self._listed[folder] = [entry.name for entry in found]
+            return found
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -90,10 +100,16 @@ def _walk(seen: Survey, folder: str) -> Iterator[str]:
             continue
         for entry in seen.list(current):
             if entry.is_dir():
-                if entry.name.isidentifier() and entry.name not in NOT_SOURCE:
-                    waiting.append((entry.path, above | {resolved}))
-            elif entry.name.endswith((".py", *_EXTENSIONS)) and entry.is_file():
+                waiting.append((entry.path, above | {resolved}))
+            else:
                 yield entry.path
+
+
+def _concerns(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a module, or a folder that may hold some."""
+    if entry.is_dir():
+        return entry.name.isidentifier() and entry.name not in NOT_SOURCE
+    return entry.name.endswith((".py", *_EXTENSIONS)) and entry.is_file()
 
 
 def _key(path: str, source: bytes) -> str:

@@ -46,12 +46,14 @@ class GenwsgiApplication(WSGIApplication, _Run):
 
     :ivar directory: the run directory, once the master has opened it.
     :ivar coordinator: the coordinator's process, in the master.
+    :ivar told: what the coordinator is told when it starts, as JSON.
     :ivar agent: the agent, in a worker.
     """
 
     def __init__(self, prog: str | None = None) -> None:
         self.directory: RunDirectory | None = None
         self.coordinator: CoordinatorProcess | None = None
+        self.told = b""
         self.agent: Agent | None = None
         self.target: Target
         super().__init__(None, prog=prog)
@@ -131,8 +133,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         options = self.options()
         source = make_source(options, Store(self.directory.store))
         options["roots"] = source.scope().watched
-        with open(self.directory.settings, "w", encoding="utf-8") as file:
-            json.dump(options, file)
+        self.told = json.dumps(options).encode()
         release = Release(1, source.take(), "start", "what the server started with", time.time())
         self.directory.record(release)
         self.directory.give_to(self.cfg.uid, self.cfg.gid)

@@ -41,6 +41,8 @@ class GenwsgiArbiter(Arbiter):
             # first place to look for the application's modules would be this package.
             self.START_CTX["args"] = [sys.executable, "-m", "genwsgi", *sys.argv[1:]]
         self._coordinator: CoordinatorProcess | None = None
+        # Remembered here as well: the run directory may be lost.
+        self._served = False
 
     def run(self) -> None:
         """Serve until told to stop, and leave nothing behind."""
@@ -64,19 +66,22 @@ class GenwsgiArbiter(Arbiter):
         join_error_log()
         self.app.open()
         super().start()
-        assert self.app.directory is not None
-        self._coordinator = self.app.coordinator = CoordinatorProcess(self.app.directory, self.log)
+        self._coordinator = self.app.coordinator = CoordinatorProcess(
+            self.app.told, self.cfg.chdir, self.log
+        )
         self._coordinator.ensure()
 
     def manage_workers(self) -> None:
         """Keep the coordinator and the workers running.  Called at least every second."""
         if self._coordinator is not None:
             self._coordinator.ensure()
+        if not self._served and self.app.directory is not None:
+            self._served = self.app.directory.happened("served")
         super().manage_workers()
 
     def reap_workers(self) -> None:
         """Reap workers, and say that they serve no more."""
-        if self.app.directory is not None and self.app.directory.happened("served"):
+        if self._served or (self.app.directory and self.app.directory.happened("served")):
             # gunicorn halts the server for a worker that ends with one of these.  Code that was
             # deployed later may do so too, by os._exit(3), and must not end what others serve.
             self._bear_any_status()

@@ -19,8 +19,10 @@ from genwsgi.server.logs import join_error_log
 from genwsgi.triggers.others import find_others
 from genwsgi.triggers.registry import Trigger, make_triggers
 
-#: gunicorn's settings that decide where the log goes.
+#: gunicorn's settings that decide where the log goes, and whose its file is.
 LOG_SETTINGS = (
+    "user",
+    "group",
     "errorlog",
     "loglevel",
     "logger_class",
@@ -69,7 +71,7 @@ def main(options: dict[str, Any]) -> None:
         source,
         build_timeout=options["build_timeout"],
         log=log,
-        master=int(sys.argv[2]),
+        master=int(sys.argv[1]),
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import HANG_UP
 
 #: Between two starts of a coordinator that keeps dying, in seconds: at first, and at most.
@@ -21,7 +20,7 @@ END = 3.0
 #: The interpreter starts isolated, and the server's path comes after its own, so that no module of
 #: the application (a ``queue.py`` beside it) is taken for one of the standard library.
 _BOOT = (
-    "import json, sys; settings = json.load(open(sys.argv[1])); sys.path += settings['sys_path'];"
+    "import json, sys; settings = json.load(sys.stdin); sys.path += settings['sys_path'];"
     "from genwsgi.server.coordinator import main; main(settings)"
 )
 
@@ -31,10 +30,15 @@ class CoordinatorProcess:
 
     The pipe outlives a coordinator that dies: what the master wrote and nobody read is read by the
     next one.  It ends when the master does, and the coordinator with it.
+
+    :param settings: what the coordinator reads from its standard input.  The master keeps it: a
+        file could be changed by the user the workers run as, and the coordinator starts as root.
+    :param folder: where it runs.  The master's own may be a release that has been deleted since.
     """
 
-    def __init__(self, directory: RunDirectory, log: logging.Logger) -> None:
-        self._directory = directory
+    def __init__(self, settings: bytes, folder: str, log: logging.Logger) -> None:
+        self._settings = settings
+        self._folder = folder
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._read, self._write = os.pipe()
@@ -59,8 +63,9 @@ class CoordinatorProcess:
         self._started = now
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, self._directory.settings, str(self._read)],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-I", "-c", _BOOT, str(self._read)],
+                stdin=subprocess.PIPE,
+                cwd=self._folder,
                 pass_fds=[self._read],
                 # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
                 start_new_session=True,
@@ -70,6 +75,9 @@ class CoordinatorProcess:
             self._pause = RESTART[1]
             self._log.error("no coordinator can be started: %s; trying again", error)
             return
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(self._settings)
         self._log.info("the coordinator runs (pid %d)", self._process.pid)
 
     @property

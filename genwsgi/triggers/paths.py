@@ -70,7 +70,9 @@ def identity(path: str) -> tuple[int, int] | None:
 def trace(path: str) -> Trace:
     """Resolve ``path`` (relative ones from the working directory) step by step; never raises."""
     # Not abspath(): it would take ".." off before the symlink in front of it is resolved.
-    left = os.path.join(os.getcwd(), path).split(os.sep)[::-1]
+    # And the working directory, which may have been deleted, only where it matters.
+    absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    left = absolute.split(os.sep)[::-1]
     place = os.sep
     hinges: set[str] = set()
     followed = 0

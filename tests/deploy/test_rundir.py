@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genwsgi.deploy.rundir import RunDirectory, peer_uid
+from genwsgi.deploy.rundir import RunDirectory, hold, peer_uid
 from genwsgi.errors import RunDirectoryError
 from tests.deploy.real import directory, let_go, release, short
 
@@ -202,14 +202,14 @@ def test_stale_directory_is_taken_over_empty(short: str) -> None:
         f"made = RunDirectory.create({place!r})",
         "made.record(Release(7, 'd', 't', '', 1.0)); made.keep_orders([{'id': 'a'}])",
         "made.begin_serving(4711); made.first('served')",
-        "open(made.settings, 'w').close(); open(made.store + '/object', 'w').close()",
+        "open(made.store + '/object', 'w').close()",
         "open(made.path + '/committed.new', 'w').close()",
         "socket.socket(socket.AF_UNIX).bind(made.socket)",
         "os.kill(os.getpid(), 9)",
     )
     left = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=30)
     assert left.returncode == -9
-    assert len(os.listdir(place)) == 8
+    assert len(os.listdir(place)) == 7
     made = RunDirectory.create(place)
     assert sorted(os.listdir(place)) == ["lock", "serving", "store"]
     assert not os.listdir(made.store)
@@ -387,3 +387,32 @@ def test_peer_of_another_user(short: str) -> None:
         connection, _ = listener.accept()
         with connection:
             assert peer_uid(connection) == NOBODY
+
+
+def test_lock_that_is_a_link_is_refused(short: str) -> None:
+    """Nothing that a link in a left-over directory points to is written to."""
+    victim, place = Path(short, "victim"), Path(short, "run")
+    victim.write_text("not ours")
+    place.mkdir(mode=0o700)
+    (place / "lock").symlink_to(victim)
+    assert "can't be locked" in refused(str(place))
+    assert victim.read_text() == "not ours"
+
+
+def test_directory_itself_is_held(short: str) -> None:
+    """A cleaner of temporary files, which tries the directory's lock, finds it taken."""
+    made = RunDirectory.create(os.path.join(short, "run"))
+    with pytest.raises(BlockingIOError):
+        hold(made.path)
+
+
+def test_private_folder_of_one_user_is_not_for_workers_of_another(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the workers run as somebody else they could not reach this user's run-time files."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+    monkeypatch.setattr(tempfile, "tempdir", os.path.join(short, "temporary"))
+    os.mkdir(os.path.join(short, "temporary"))
+    assert os.path.dirname(RunDirectory.create(None, os.geteuid()).path) == short
+    others = RunDirectory.create(None, os.geteuid() + 1)
+    assert os.path.dirname(others.path) == os.path.join(short, "temporary")

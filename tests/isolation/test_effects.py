@@ -62,6 +62,27 @@ def test_no_line_twice(site: Site) -> None:
     assert logger.handlers == []
 
 
+def test_configuring_disables_no_logger_of_others(site: Site) -> None:
+    """``dictConfig`` with its defaults, in a build good or bad, leaves the others' loggers on."""
+    configure = """
+        import logging.config
+        logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
+    """
+    log = logging.getLogger("genwsgi_tests_shop")
+    site.write(shop=LOGGING)
+    site.serve()
+    level = logging.root.level
+    site.write(shop=configure + "    1 / 0\n")
+    with pytest.raises(BuildError):
+        site.build()
+    assert (log.disabled, effects.log.disabled) == (False, False)
+    assert logging.root.level == level
+    site.write(shop=configure)
+    site.serve()
+    assert (log.disabled, effects.log.disabled) == (False, False)
+    logging.root.setLevel(level)
+
+
 def test_handlers_are_a_list_of_its_own(site: Site) -> None:
     """Whatever a generation does to a logger's list, others and the process don't notice."""
     logger = logging.getLogger("genwsgi_tests_shop")
@@ -122,6 +143,10 @@ def test_atexit_runs_at_retirement(site: Site) -> None:
             atexit.unregister(gone)
             atexit.register(exit, 1)
             atexit.register(lambda: 1 / 0)
+            @atexit.register
+            def cancelled():
+                import asyncio
+                raise asyncio.CancelledError
         """,
         shop__lazy="V = VERSION",
     )

@@ -16,7 +16,7 @@ def scope_of(root: Path, module: str = "shop", **more: tuple[str, ...]) -> Scope
 
 def test_own_packages(tmp_path: Path) -> None:
     """All packages and modules beside the target are in the scope; other folders are not."""
-    write(tmp_path, {"shop/__init__.py": "", "util.py": "", "uploads/x.py": "", "a-b.py": ""})
+    write(tmp_path, {"shop/__init__.py": "", "util.py": "", "uploads/x.txt": "", "a-b.py": ""})
     scope = scope_of(tmp_path)
     assert set(scope.packages) == {"shop", "util"}
     assert scope.packages["shop"].folders == (str(tmp_path / "shop"),)
@@ -45,9 +45,27 @@ def test_share(tmp_path: Path) -> None:
     assert set(scope_of(tmp_path, share=("big",)).packages) == {"shop"}
 
 
-def test_namespace_only_when_named(tmp_path: Path) -> None:
-    """A folder without __init__.py is a package of the scope only when somebody names it."""
-    write(tmp_path, {"shop.py": "", "space/one.py": ""})
+def test_folder_with_code_is_a_package(tmp_path: Path) -> None:
+    """A folder without __init__.py is the application's own when there is code below it."""
+    write(
+        tmp_path, {"shop.py": "", "space/deep/one.py": "", "venv/a.py": "", "venv/pyvenv.cfg": ""}
+    )
+    write(tmp_path, {"media/2026/x.py": "", "pages/x.html": ""})
+    assert set(scope_of(tmp_path).packages) == {"shop", "space"}
+
+
+def test_folder_that_is_elsewhere_too_is_shared(tmp_path: Path) -> None:
+    """A folder without __init__.py does not hide a package that an import would find before it."""
+    home, lib = tmp_path / "home", tmp_path / "lib"
+    write(home, {"shop.py": "", "yaml/one.py": "", "google/own.py": "", "own/one.py": ""})
+    write(lib, {"yaml/__init__.py": "", "google/theirs.py": ""})
+    rules = ScopeRules("shop", (str(home), str(lib)), ())
+    assert set(find_scope(rules).packages) == {"shop", "own"}
+
+
+def test_namespace_when_named(tmp_path: Path) -> None:
+    """A folder without __init__.py is a package of the scope when somebody names it."""
+    write(tmp_path, {"shop.py": "", "space/one.txt": ""})
     assert "space" not in scope_of(tmp_path).packages
     named = scope_of(tmp_path, scope=("space",)).packages["space"]
     assert named.folders == (str(tmp_path / "space"),)

@@ -245,7 +245,7 @@ def test_damaged_bytecode(tree: Tree, damage: bytes) -> None:
         held.code(tree.init)
     Path(path).unlink()
     assert held.code(tree.init).co_filename == tree.init
-    Path(held.store.object_path(held.files[tree.init], "py")).unlink()
+    Path(held.store.object_path(held.files[tree.init], "source")).unlink()
     with pytest.raises(SnapshotError, match="source can't be read"):
         held.code(tree.init)
     held.release()

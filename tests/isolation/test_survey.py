@@ -68,6 +68,16 @@ def test_unchanged(tmp_path: Path) -> None:
     assert not seen.unchanged()
 
 
+def test_other_files_beside_the_code_are_no_change(tmp_path: Path) -> None:
+    """An application that keeps writing a database beside its code can be deployed all the same."""
+    write(tmp_path, {"shop/__init__.py": ""})
+    seen = look(tmp_path)
+    write(tmp_path, {"shop/db.sqlite3-journal": "x", "shop/not-a-package/x.txt": ""})
+    assert seen.unchanged()
+    write(tmp_path, {"shop/new/one.py": ""})
+    assert not seen.unchanged()
+
+
 def test_vanishing_while_read(tmp_path: Path) -> None:
     """A file or folder that is gone when it is read is no error: the tree has changed."""
     write(tmp_path, {"x.py": "", "folder/y.py": ""})

@@ -102,7 +102,7 @@ def test_broken_deploys_one_after_another(tmp_path: Path, worker_class: str) -> 
             server.wait_for_log(COMMITTED)
             wait_for_more(tally, "v1")
         # Only the worker that the code ended has lost its connections, and nobody was refused.
-        assert {last.split()[1] for last in tally.ended} == {str(gone)}, tally.offences
+        assert {last.split()[1] for last in tally.ended} <= {str(gone)}, tally.offences
         assert tally.failed <= len(tally.ended) <= 16
         assert tally.refused == 0
         assert set(tally.versions) == {"v0", "v1"}

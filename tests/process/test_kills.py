@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.isolation.snapshot import Store
 from tests.helpers import wait_until
 from tests.process.harness import Server, put, serving
 from tests.process.load import Tally, load
@@ -137,6 +140,52 @@ def test_coordinator_killed_during_the_build(server: Server, tmp_path: Path) -> 
     wait_for_host(server, "v1")
 
 
+def test_order_survives_its_coordinator(tmp_path: Path) -> None:
+    """An order that only its coordinator had heard of is taken up by the next, and gets its end."""
+    edit(tmp_path, "v0")
+    with serving(tmp_path, "--no-watch", target="myapp:app") as server:
+        edit(tmp_path, "v1", gate=True)
+        server.process.send_signal(signal.SIGHUP)
+        wait_for_builders(tmp_path, "v1", 1)
+        kill(server.coordinator())
+        server.wait_for_log(r"the coordinator runs", count=2)
+        open_gate(tmp_path, "v1")
+        server.wait_for_log(r"by SIGHUP: committed: ")
+        wait_for_host(server, "v1")
+
+
+def test_worker_out_of_reach(tmp_path: Path) -> None:
+    """No release is committed while a worker that serves can't be told of it."""
+    edit(tmp_path, "v0")
+    with serving(tmp_path, "--build-timeout=2", target="myapp:app") as server:
+        stopped = server.workers()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            kill(server.coordinator())
+            server.wait_for_log(r"the coordinator runs", count=2)
+            edit(tmp_path, "v1")
+            server.wait_for_log(rf"by watch: failed: .*worker {stopped} not connected within 2 s")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        wait_for_host(server, "v0")
+        edit(tmp_path, "v2")
+        wait_for_host(server, "v2")
+
+
+def test_commit_while_a_worker_boots(server: Server, tmp_path: Path) -> None:
+    """A worker that boots while a newer release is committed serves no request on the old one."""
+    (tmp_path / "gate-v0").touch()
+    kill(server.workers()[0])
+    wait_for_builders(tmp_path, "v0", 3)
+    wait_until(lambda: len(server.workers()) == 1, 20, "the dead worker to be noticed")
+    edit(tmp_path, "v1")
+    server.wait_for_log(r"by watch: committed: ")
+    with load(server.port, clients=8) as tally:
+        open_gate(tmp_path, "v0")
+        wait_for_host(server, "v1")
+    assert set(tally.versions) == {"v1"}
+
+
 @pytest.mark.parametrize("victim", ["ready", "building"])
 def test_worker_killed_between_first_and_last_ready(
     server: Server, tmp_path: Path, victim: str
@@ -180,6 +229,28 @@ def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> No
     wait_for_host(server, "v1")
     edit(tmp_path, "v2")
     wait_for_host(server, "v2")
+
+
+def test_coordinator_killed_just_after_the_commit_point(server: Server, tmp_path: Path) -> None:
+    """Workers swap to what is committed though nobody told them to and no coordinator is there."""
+    edit(tmp_path, "v1", gate=True, free=1)
+    wait_for_builders(tmp_path, "v1", 2)
+    coordinator = server.coordinator()
+    os.kill(coordinator, signal.SIGSTOP)
+    open_gate(tmp_path, "v1")
+    directory = RunDirectory(str(server.run_dir))
+    committed = directory.committed()
+    (digest,) = set(Store(directory.store).digests()) - {committed.digest}
+    # While the master is stopped, nobody starts another.
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        # What it would have done next, and last.
+        directory.record(replace(committed, number=committed.number + 1, digest=digest))
+        kill(coordinator)
+        server.wait_for_log(r"release 2-\S+ is live as generation 2", count=2)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    wait_for_host(server, "v1")
 
 
 def _reached(tally: Tally, goal: int) -> bool:

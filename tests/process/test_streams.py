@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -147,10 +148,14 @@ def test_client_that_leaves(tmp_path: Path, worker_class: str) -> None:
                 pid = int(line.split()[1])
                 retired = rf"\[{pid}\] \[INFO\] generation 1 has retired"
                 (other,) = set(server.workers()) - {pid}
-                write(tmp_path, "v1")
-                server.wait_for_log(r"\[INFO\] release \S+ is live as generation 2", count=2)
+                for number in (1, 2):
+                    write(tmp_path, f"v{number}")
+                    live = rf"\[INFO\] release \S+ is live as generation {number + 1}"
+                    server.wait_for_log(live, count=2)
                 server.wait_for_log(rf"\[{other}\] \[INFO\] generation 1 has retired")
+                # They are let go in the order in which they retire: the first would have been.
+                server.wait_for_log(rf"\[{pid}\] \[INFO\] generation 2 has retired")
                 for _ in range(50):
                     assert response.readline()
-                assert f"[{pid}] [INFO] generation 1 has retired" not in server.log()
+                assert not re.search(retired, server.log())
         server.wait_for_log(retired)

@@ -177,7 +177,7 @@ def test_open_commits_the_code_it_starts_with(command: Command, tmp_path: Path) 
     assert stat.S_IMODE(os.stat(directory.path).st_mode) == 0o700
     release = directory.committed()
     assert (release.number, release.trigger) == (1, "start")
-    settings = json.loads(Path(directory.settings).read_text())
+    settings = json.loads(app.told)
     assert settings["roots"] == [str(tmp_path)]
     snapshot = Store(directory.store).open(release.digest)
     assert str(tmp_path / "myapp.py") in snapshot.files

@@ -57,6 +57,7 @@ class App:
     def __init__(self, *events: str) -> None:
         self.directory: Directory | None = Directory(*events)
         self.coordinator: object = None
+        self.told = b"{}"
         self.happened: list[str] = []
 
     def open(self) -> None:
@@ -75,11 +76,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made = GenwsgiArbiter.__new__(GenwsgiArbiter)
     made.app = App()  # type: ignore[assignment]
     made.log = logging.getLogger("tests.arbiter")
-    made.cfg = SimpleNamespace(child_exit=lambda server, worker: None)
+    made.cfg = SimpleNamespace(child_exit=lambda server, worker: None, chdir="/")
     made.reexec_pid = made.dirty_arbiter_pid = 0
     made.WORKERS = {
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
+    made._served = False
     made._coordinator = Coordinator()  # type: ignore[assignment]
     return made
 

@@ -96,7 +96,7 @@ def run(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..
         for log in loggers:
             log.handlers[:] = []
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["-c", "settings", str(pipe)])
+            patch.setattr(sys, "argv", ["-c", str(pipe)])
             patch.setattr(signal, "signal", handlers.__setitem__)
             patch.setattr(os, "_exit", exits.append)
             patch.setattr(util, "_setproctitle", lambda title: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -15,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.server import supervisor
 from genwsgi.server.supervisor import CoordinatorProcess
 from tests.helpers import wait_until
@@ -25,7 +25,8 @@ LOG = logging.getLogger("tests.supervisor")
 #: A coordinator that writes down what it reads, until the pipe or a SIGUSR1 ends it.
 READER = """\
 import os, sys, signal
-place, pipe = os.path.dirname(sys.argv[1]), int(sys.argv[2])
+place, pipe = os.getcwd(), int(sys.argv[1])
+assert sys.stdin.read() == "what it is told"
 signal.signal(signal.SIGUSR1, lambda *_: os._exit(7))
 open(os.path.join(place, "begun"), "a").write("!")
 while data := os.read(pipe, 100):
@@ -42,6 +43,16 @@ class Clock:
         return self.now
 
 
+class Told(io.BytesIO):
+    """A pipe that keeps what was written when it is closed."""
+
+    text = b""
+
+    def close(self) -> None:
+        self.text = self.getvalue()
+        super().close()
+
+
 class FakeProcess:
     """A process that runs until it is told that it has died."""
 
@@ -52,6 +63,7 @@ class FakeProcess:
         self.command = command
         self.options = options
         self.dead = False
+        self.stdin = Told()
         self.made.append(self)
 
     def poll(self) -> int | None:
@@ -60,8 +72,8 @@ class FakeProcess:
 
 @pytest.fixture
 def coordinator(tmp_path: Path) -> Iterator[CoordinatorProcess]:
-    """A coordinator that has not been started, with a run directory."""
-    made = CoordinatorProcess(RunDirectory(str(tmp_path)), LOG)
+    """A coordinator that has not been started."""
+    made = CoordinatorProcess(b"what it is told", str(tmp_path), LOG)
     yield made
     try:
         made.stop()
@@ -96,8 +108,9 @@ def test_one_is_started_as_a_fresh_isolated_interpreter(
     (process,) = FakeProcess.made
     assert coordinator.pid == process.pid
     assert process.command[:3] == [sys.executable, "-I", "-c"]
-    assert process.command[4] == str(tmp_path / "settings.json")
-    assert process.options["pass_fds"] == [int(process.command[5])]
+    assert process.options["pass_fds"] == [int(process.command[4])]
+    assert process.options["cwd"] == str(tmp_path)
+    assert process.stdin.text == b"what it is told"
     assert process.options["start_new_session"] is True
     coordinator._process = None
 
@@ -217,11 +230,10 @@ def test_the_application_hides_no_standard_module(tmp_path: Path) -> None:
     """A ``queue.py`` of the application is not what the coordinator imports."""
     for name in ("json", "queue", "selectors", "logging"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('taken for the standard one')\n")
-    settings = tmp_path / "settings"
-    settings.write_text(json.dumps({"sys_path": [str(tmp_path), *sys.path]}))
     done = subprocess.run(
-        [sys.executable, "-I", "-c", supervisor._BOOT, str(settings), "0"],
+        [sys.executable, "-I", "-c", supervisor._BOOT, "0"],
         cwd=tmp_path,
+        input=json.dumps({"sys_path": [str(tmp_path), *sys.path]}),
         capture_output=True,
         text=True,
         check=False,

@@ -61,6 +61,16 @@ def test_a_relative_path_begins_at_the_working_directory(top, monkeypatch):
     assert (found.kind, found.place, found.identity) == (Kind.FILE, str(top / "m.py"), None)
 
 
+def test_an_absolute_path_needs_no_working_directory(top, monkeypatch):
+    """A working directory that was deleted, as an old release is, keeps nothing from resolving."""
+    (top / "m.py").touch()
+    gone = top / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert trace(str(top / "m.py")).kind is Kind.FILE
+
+
 def test_the_first_name_that_is_missing_is_a_hinge(top):
     """Of a path that doesn't exist the nearest directory that does is the place to watch."""
     found = trace(str(top / "no" / "such" / "app"))
