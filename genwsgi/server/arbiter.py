@@ -66,8 +66,9 @@ class GenwsgiArbiter(Arbiter):
         join_error_log()
         self.app.open()
         super().start()
+        assert self.app.directory is not None
         self._coordinator = self.app.coordinator = CoordinatorProcess(
-            self.app.told, self.cfg.chdir, self.log
+            self.app.told, self.cfg.chdir, self.log, label=self.app.directory.path
         )
         self._coordinator.ensure()
 

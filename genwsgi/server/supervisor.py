@@ -33,12 +33,14 @@ class CoordinatorProcess:
 
     :param settings: what the coordinator reads from its standard input.  The master keeps it: a
         file could be changed by the user the workers run as, and the coordinator starts as root.
+    :param label: stands last on its command line, for whoever looks at the list of processes.
     :param folder: where it runs.  The master's own may be a release that has been deleted since.
     """
 
-    def __init__(self, settings: bytes, folder: str, log: logging.Logger) -> None:
+    def __init__(self, settings: bytes, folder: str, log: logging.Logger, label: str = "") -> None:
         self._settings = settings
         self._folder = folder
+        self._label = label
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._read, self._write = os.pipe()
@@ -63,7 +65,7 @@ class CoordinatorProcess:
         self._started = now
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT, str(self._read)],
+                [sys.executable, "-I", "-c", _BOOT, str(self._read), self._label],
                 stdin=subprocess.PIPE,
                 cwd=self._folder,
                 pass_fds=[self._read],

@@ -23,6 +23,7 @@ class Directory:
 
     def __init__(self, *events: str) -> None:
         self.events = set(events)
+        self.path = "/run/shop"
         self.ended: list[int] = []
 
     def happened(self, event: str) -> bool:
@@ -35,7 +36,7 @@ class Directory:
 class Coordinator:
     """A coordinator's process that keeps what is asked of it."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, label: str = "") -> None:
         self.asked: list[object] = []
 
     def ensure(self) -> None:

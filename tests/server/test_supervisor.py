@@ -73,7 +73,7 @@ class FakeProcess:
 @pytest.fixture
 def coordinator(tmp_path: Path) -> Iterator[CoordinatorProcess]:
     """A coordinator that has not been started."""
-    made = CoordinatorProcess(b"what it is told", str(tmp_path), LOG)
+    made = CoordinatorProcess(b"what it is told", str(tmp_path), LOG, label="of shop")
     yield made
     try:
         made.stop()
@@ -109,6 +109,7 @@ def test_one_is_started_as_a_fresh_isolated_interpreter(
     assert coordinator.pid == process.pid
     assert process.command[:3] == [sys.executable, "-I", "-c"]
     assert process.options["pass_fds"] == [int(process.command[4])]
+    assert process.command[5] == "of shop"
     assert process.options["cwd"] == str(tmp_path)
     assert process.stdin.text == b"what it is told"
     assert process.options["start_new_session"] is True
