@@ -113,6 +113,7 @@ def test_canary_killed_during_its_build(server: Server, tmp_path: Path) -> None:
     (canary,) = wait_for_builders(tmp_path, "v1", 1)
     kill(canary)
     server.wait_for_log(r"by watch: failed: ")
+    assert builders(tmp_path, "v1") == [canary]
     wait_for_host(server, "v0")
     edit(tmp_path, "v2")
     wait_for_host(server, "v2")
