@@ -134,7 +134,11 @@ class RunDirectory:
     def _clear(self) -> None:
         """Remove what a server has put here, but for the lock."""
         for name in _FOLDERS:
-            shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+            place = os.path.join(self.path, name)
+            if os.path.islink(place):
+                os.unlink(place)  # rmtree() lets it be, and what we write would go where it leads
+            else:
+                shutil.rmtree(place, ignore_errors=True)
         for name in _FILES:
             for leftover in (name, name + _UNFINISHED):
                 with contextlib.suppress(FileNotFoundError):

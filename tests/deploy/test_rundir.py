@@ -416,3 +416,16 @@ def test_private_folder_of_one_user_is_not_for_workers_of_another(
     assert os.path.dirname(RunDirectory.create(None, os.geteuid()).path) == short
     others = RunDirectory.create(None, os.geteuid() + 1)
     assert os.path.dirname(others.path) == os.path.join(short, "temporary")
+
+
+@pytest.mark.parametrize("name", ["store", "serving"])
+def test_folder_that_is_a_link_is_replaced(short: str, name: str) -> None:
+    """Nothing is written to, or removed from, where a link in a left-over directory leads."""
+    elsewhere, place = Path(short, "elsewhere"), Path(short, "run")
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    place.mkdir(mode=0o700)
+    (place / name).symlink_to(elsewhere)
+    RunDirectory.create(str(place))
+    assert not (place / name).is_symlink()
+    assert os.listdir(elsewhere) == ["kept"]
