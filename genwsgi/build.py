@@ -12,7 +12,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
 from genwsgi.isolation.effects import Effects, effects_of, forget_overloads, forget_types
-from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.snapshot import Snapshot
 from genwsgi.target import Target, resolve
 
@@ -79,11 +79,12 @@ def tear_down(generation: Generation, event: Event | None = None) -> None:
         generation.advance(event)
     generation.application = None
     generation.forget_contexts()
-    # It stays the generation's table: whatever code is left asks a closed table, and not another
-    # generation's.
-    table: ModuleTable | None = generation.modules
-    if table is not None:
+    table = generation.modules
+    # Nothing is left to do if an earlier teardown came as far as this.
+    if isinstance(table, ModuleTable):
         table.close()
+        # Whatever code is left asks a closed table, and not another generation's.
+        generation.modules = EndedTable(table)
         imports.closed(table)
         forget_overloads(table.builtins)
         forget_types()

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation, active
+from genwsgi.isolation.asking import MARK
 from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.snapshot import Snapshot
 
@@ -45,7 +46,7 @@ class ModuleTable:
         # What code puts into ``builtins`` (``gettext.install`` does) has to be found there again.
         self._builtins = ModuleType("builtins")
         self.builtins = vars(self._builtins)
-        self.builtins.update(vars(builtins), __import__=self.import_)
+        self.builtins.update(vars(builtins), __import__=self.import_, **{MARK: generation})
         self.on_loaded: Callable[[int], None] | None = None
         self.closed = False
 
@@ -55,6 +56,10 @@ class ModuleTable:
     def owns(self, fullname: str) -> bool:
         """Whether a module of that name is the generation's own."""
         return fullname.partition(".")[0] in self.names
+
+    def covers(self, folder: str) -> bool:
+        """Whether the modules in ``folder`` are the generation's own."""
+        return self.snapshot.covers(folder)
 
     def import_(
         self,
@@ -134,11 +139,7 @@ class ModuleTable:
 
     def _load(self, fullname: str) -> Any:
         if self.closed:
-            raise ImportError(
-                f"{self.generation.name} is {self.generation.state.value}, its code imports "
-                f"nothing more: {fullname!r} was asked for",
-                name=fullname,
-            )
+            raise _refusal(f"{self.generation.name} is {self.generation.state.value}", fullname)
         token = importing_shared.set(False)
         try:
             with bootstrap._ModuleLockManager(self._lock_name(fullname)):
@@ -174,6 +175,51 @@ class ModuleTable:
             bootstrap._handle_fromlist, module, fromlist, self.import_module
         )
         return found
+
+
+class EndedTable:
+    """Stands in for the table of a generation that has been torn down.
+
+    Old threads and kept contexts may still name that generation: of all that it was, they keep only
+    this alive, which knows whose the names were and refuses them.
+
+    :ivar names: the top-level names of the scope that the generation had.
+    """
+
+    closed = True
+
+    def __init__(self, table: ModuleTable) -> None:
+        self.names = table.names
+        self._what = f"{table.generation.name} is {table.generation.state.value}"
+
+    def __repr__(self) -> str:
+        return f"<EndedTable: {self._what}>"
+
+    @property
+    def modules(self) -> dict[str, ModuleType]:
+        """No modules, whatever anybody puts there."""
+        return {}
+
+    def owns(self, fullname: str) -> bool:
+        """Whether a module of that name was the generation's own."""
+        return fullname.partition(".")[0] in self.names
+
+    def covers(self, folder: str) -> bool:  # noqa: ARG002 -- as ModuleTable's
+        """Whether the modules in ``folder`` are the generation's: it has none any more."""
+        return False
+
+    def import_module(self, fullname: str) -> ModuleType:
+        """Refuse.
+
+        :raises ImportError: always.
+        """
+        raise _refusal(self._what, fullname)
+
+
+def _refusal(what: str, fullname: str) -> ImportError:
+    return ImportError(
+        f"{what}, its code imports nothing more: {fullname!r} was asked for", name=fullname
+    )
 
 
 def _initializing(module: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.isolation import effects, imports
+from genwsgi.isolation import effects, imports, view
 from tests.isolation.sources import Site
 
 
@@ -21,7 +21,7 @@ def process() -> dict[str, Any]:
     """What must be the same after everything is closed."""
     return {
         "modules": type(sys.modules),
-        "proxies": [n for n, m in sys.modules.copy().items() if type(m) is imports.ModuleProxy],
+        "proxies": [n for n, m in sys.modules.copy().items() if type(m) is view.ModuleProxy],
         "path": list(sys.path),
         "meta_path": list(sys.meta_path),
         "path_hooks": list(sys.path_hooks),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genwsgi.isolation import imports
+from genwsgi.isolation import view
 from tests.isolation.sources import Site, call, write
 
 WAYS = {
@@ -409,7 +409,7 @@ def test_shared_for_one_scoped_for_another(site: Site, tmp_path: Path) -> None:
         assert call(new, "shop", "ask") is not shared.V
         assert old.run(sys.modules.get, "plugin_lib") is shared
         assert old.run(sys.modules.copy)["plugin_lib"] is shared
-        assert imports._real["plugin_lib"] is not shared
+        assert view.real["plugin_lib"] is not shared
         site.pending.close()
         site.live.close()
         assert sys.modules["plugin_lib"] is shared
@@ -421,7 +421,7 @@ def test_shared_for_one_scoped_for_another(site: Site, tmp_path: Path) -> None:
 def test_proxy(site: Site) -> None:
     """What C code finds in the interpreter's own table behaves as the module that is meant."""
     first, second = site.two(shop="V = VERSION\n")
-    proxy: Any = imports._real["shop"]
+    proxy: Any = view.real["shop"]
     assert isinstance(proxy, ModuleType)
     assert (first.run(getattr, proxy, "V"), second.run(getattr, proxy, "V"), proxy.V) == (1, 2, 2)
     first.run(setattr, proxy, "W", 3)
@@ -466,12 +466,12 @@ VALUES = [ModuleType("one"), ModuleType("two")]
 )
 def test_sys_modules_is_a_dict(steps: list[tuple[str, str, ModuleType]]) -> None:
     """With nothing served, and with names shared or scoped, sys.modules does what a dict does."""
-    view = imports.SysModules()
+    modules = view.SysModules()
     model: dict[str, ModuleType] = {}
     try:
         for operation, key, value in steps:
             outcomes = []
-            for subject in (view, model):
+            for subject in (modules, model):
                 try:
                     outcomes.append(OPERATIONS[operation](subject, key, value))
                 except KeyError as error:
@@ -479,7 +479,7 @@ def test_sys_modules_is_a_dict(steps: list[tuple[str, str, ModuleType]]) -> None
             assert outcomes[0] == outcomes[1], (operation, key)
     finally:
         for name in ("ma", "mb", "shop.x", "shop.y"):
-            imports._real.pop(name, None)
+            view.real.pop(name, None)
 
 
 def test_view_of_sys_modules(site: Site) -> None:
