@@ -33,9 +33,10 @@ class Lease:
 
 
 class Leases:
-    """The open leases of one generation.
+    """The open leases of one generation.  Any thread may call every method, without a lock.
 
-    Not locked: the switch calls every method with its own lock held.
+    Adding to a set, removing from it and asking for its length are each one step that no other
+    thread comes between; :mod:`genwsgi.generations.switch` says why that is enough.
     """
 
     __slots__ = ("_open",)
@@ -49,8 +50,8 @@ class Leases:
         self._open.add(lease)
         return lease
 
-    def end(self, lease: Lease) -> bool:
-        """End ``lease`` and say whether it was the last one.
+    def end(self, lease: Lease) -> None:
+        """End ``lease``.
 
         :raises LeaseError: it is not open here; nothing was changed.
         """
@@ -60,12 +61,11 @@ class Leases:
             raise LeaseError(
                 f"{lease!r} is not open: it was ended before; end each lease once"
             ) from None
-        return not self._open
 
     def __len__(self) -> int:
         return len(self._open)
 
     def oldest(self) -> float | None:
         """When the oldest open lease was taken (monotonic seconds), or ``None``."""
-        # A copy in one C call: the status asks without the switch's lock.
+        # A copy in one C call: requests come and go meanwhile.
         return min((lease.since for lease in self._open.copy()), default=None)

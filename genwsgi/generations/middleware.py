@@ -10,68 +10,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from genwsgi.generations.switch import Switch
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from genwsgi.generations.leases import Lease
 
 
-class Hold:
-    """The open end of a request: closes the application's body, then ends the lease, once.
+class ListBody(list[bytes]):
+    """A list body, still a list whose length a server can see, and the open end of its request.
 
-    Closing again does nothing: some servers close a body twice.  A hold that is dropped without
+    Closing ends the lease, once: some servers close a body twice.  One that is dropped without
     having been closed (a server that breaks the rule, a client thread that died) closes itself, so
     that no generation is kept for ever by somebody else's mistake.
     """
 
-    __slots__ = ("_close", "_lease", "_switch")
-
-    def __init__(self, switch: Switch, lease: Lease, close: Callable[[], object] | None) -> None:
-        self._switch = switch
-        self._lease: Lease | None = lease
-        self._close = close
+    __slots__ = ("_lease", "_switch")
+    _lease: Lease | None
+    _switch: Switch
 
     def close(self) -> None:
         """What the server calls when it is done with the body."""
-        self._finish(self._switch.end)
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            self._switch.end(lease)
 
     def __del__(self) -> None:
-        self._finish(self._switch.drop)
-
-    def _finish(self, end: Callable[[Lease], None]) -> None:
         lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        try:
-            self._let_go(lease)
-        finally:
-            end(lease)
-
-    def _let_go(self, lease: Lease) -> None:
-        """Close the application's body, in the generation's context."""
-        close, self._close = self._close, None
-        if close is not None:
-            lease.generation.run(close)
+        if lease is not None:
+            self._switch.drop(lease)
 
 
-class ListBody(list[bytes]):
-    """A list body: still a list, so that a server can see its length, and closed like any body."""
-
-    __slots__ = ("close",)
-    close: Callable[[], None]
-
-
-class LazyBody(Hold):
+class LazyBody:
     """A body whose iteration runs application code: a generator, a response object, anything.
 
-    Once closed it is at its end, and holds nothing of the application.
+    Closed once, and by itself when it is dropped, as :class:`ListBody` is; closed, it is at its end
+    and holds nothing of the application.
     """
 
-    __slots__ = ("_body", "_iterator")
+    __slots__ = ("_body", "_close", "_lease", "_next", "_switch")
 
     def __init__(
         self,
@@ -80,33 +61,56 @@ class LazyBody(Hold):
         close: Callable[[], object] | None,
         body: Iterable[bytes],
     ) -> None:
-        super().__init__(switch, lease, close)
+        self._switch = switch
+        self._lease: Lease | None = lease
+        self._close = close
         self._body: Any = body
-        self._iterator: Iterator[bytes] | None = None
+        #: The iterator's own step, once there is an iterator.
+        self._next: Callable[[], bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._lease is None:
+        lease = self._lease
+        if lease is None:
             raise StopIteration
-        return self._lease.generation.run(self._next)
+        return lease.generation.run(self._next or self._first)
 
-    def _next(self) -> bytes:
-        iterator = self._iterator
-        if iterator is None:
-            iterator = self._iterator = iter(self._body)
-        return next(iterator)
+    def close(self) -> None:
+        """What the server calls when it is done with the body."""
+        self._finish(self._switch.end)
 
-    def _let_go(self, lease: Lease) -> None:
+    def __del__(self) -> None:
+        self._finish(self._switch.drop)
+
+    def _first(self) -> bytes:
+        # Only when the server asks for a block: iter() may be application code.
+        step: Callable[[], bytes] = iter(self._body).__next__
+        self._next = step
+        return step()
+
+    def _finish(self, end: Callable[[Lease], None]) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
         try:
-            super()._let_go(lease)
+            lease.generation.run(self._let_go)
         finally:
-            # Here and not with the object itself: an unfinished generator runs its `finally` now.
-            lease.generation.run(self._forget)
+            end(lease)
 
-    def _forget(self) -> None:
-        self._body = self._iterator = None
+    def _let_go(self) -> None:
+        """Close the application's body, and let go of it here, in the generation's context.
+
+        An unfinished generator runs its ``finally`` when it is let go of.
+        """
+        close, self._close = self._close, None
+        try:
+            if close is not None:
+                close()
+        finally:
+            del close
+            self._body = self._next = None
 
 
 class SizedBody(LazyBody):
@@ -144,18 +148,19 @@ class Middleware:
         if self._header is not None:
             start_response = _adding(self._header, str(generation.number), start_response)
         try:
-            body: Any = generation.run(generation.application, environ, start_response)  # type: ignore[arg-type]
-            kind = type(body)
-            plain = kind is list or kind is tuple
-            close = None if plain else generation.run(getattr, body, "close", None)
+            body, close = generation.run(_answer, generation.application, environ, start_response)
         except BaseException:
             switch.end(lease)
             raise
         # From here on no application code runs: what a body is, its class says.
-        if plain:
+        kind = type(body)
+        if kind is list or kind is tuple:
             listed = ListBody(body)
-            listed.close = Hold(switch, lease, None).close
+            listed._switch = switch
+            listed._lease = lease
             return listed
+        if kind is GeneratorType:
+            return LazyBody(switch, lease, close, body)
         if not hasattr(kind, "__iter__") and not hasattr(kind, "__getitem__"):
             # Not a body: gevent's ALREADY_HANDLED, which no server closes, or a mistake that the
             # server will report.
@@ -170,6 +175,15 @@ class Middleware:
                 body.close = lazy.close
                 return body  # type: ignore[no-any-return]
         return lazy
+
+
+def _answer(
+    application: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
+) -> tuple[Any, Callable[[], object] | None]:
+    """Call the application and look up how its body is closed; both may be application code."""
+    body: Any = application(environ, start_response)
+    kind = type(body)
+    return body, None if kind is list or kind is tuple else getattr(body, "close", None)
 
 
 def _adding(name: str, value: str, start_response: StartResponse) -> StartResponse:

@@ -1,13 +1,20 @@
 """The switch: which generation a request gets, and when a generation is let go.
 
-One lock per switch guards the pointer to the current generation and, of every generation that
-belongs to the switch, its state and its open leases.  It is held for a few pointer operations,
-never while application code or a callback runs: a method decides under the lock what is to be torn
-down and calls ``on_retire`` after releasing it.
+Requests take no lock.  One lock per switch guards the pointer to the current generation, the states
+of its generations and which of them drain; it is held for a few pointer operations, never while
+application code or a callback runs: a method decides under the lock what is to be torn down and
+calls ``on_retire`` after releasing it.
+
+Why a request needs no lock: it first enters its lease and *then* looks whether its generation still
+is the current one; a swap first moves the pointer and *then* looks for leases.  So at least one of
+them sees the other: the request gives the lease back and takes the next generation, or the swap
+leaves the generation to drain.  Likewise at the end: the lease is removed, *then* the state read;
+a swap sets the state, *then* looks for leases.  Each of these is one step of an interpreter with a
+global lock.
 
 The garbage collector may run finalizers anywhere, in this module's locked sections too.  So a
-finalizer that finds the lock taken leaves its lease in a queue, which whoever has the lock empties
-after it.
+finalizer that finds the lock taken leaves the generation in a queue, which whoever has the lock
+empties after it.
 """
 
 from __future__ import annotations
@@ -51,7 +58,7 @@ class Switch:
         self._on_retire = on_retire
         self._current: Generation | None = None
         self._draining: set[Generation] = set()
-        self._dropped: deque[Lease] = deque()
+        self._drained: deque[Generation] = deque()
         self._swaps = 0
 
     def __repr__(self) -> str:
@@ -72,35 +79,35 @@ class Switch:
 
         :raises GenwsgiError: no generation has been swapped in yet.
         """
-        # Every request comes through here: spelt out instead of _locked(), which costs 1.5 us.
-        try:
-            with self._lock:
-                generation = self._current
-                if generation is None:
-                    raise GenwsgiError("no generation is current yet: swap one in before serving")
-                return generation.leases.take(generation)
-        finally:
-            if self._dropped:
-                self._end_dropped()
+        while True:
+            generation = self._current
+            if generation is None:
+                raise GenwsgiError("no generation is current yet: swap one in before serving")
+            lease = generation.leases.take(generation)
+            if self._current is generation:
+                return lease
+            self.end(lease)  # a swap overtook it
 
     def end(self, lease: Lease) -> None:
         """End ``lease``; a draining generation retires with its last one.  Any thread may call it.
 
         :raises LeaseError: the lease was ended before; nothing is changed.
         """
-        try:
-            with self._lock:
-                retired = self._end(lease)
-        finally:
-            if self._dropped:
-                self._end_dropped()
-        if retired:
-            self._on_retire(lease.generation)
+        generation = lease.generation
+        generation.leases.end(lease)
+        if generation.state is State.DRAINING:
+            with self._locked():
+                retired = self._leave_if_drained(generation)
+            if retired:
+                self._on_retire(generation)
 
     def drop(self, lease: Lease) -> None:
         """End ``lease`` from a finalizer: as :meth:`end`, but never waits for the lock."""
-        self._dropped.append(lease)
-        self._end_dropped()
+        generation = lease.generation
+        generation.leases.end(lease)
+        if generation.state is State.DRAINING:
+            self._drained.append(generation)
+            self._let_drained_go()
 
     def swap(self, generation: Generation) -> Generation | None:
         """Make the ready ``generation`` the current one and return the one it replaces.
@@ -137,45 +144,40 @@ class Switch:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock, and after it end what finalizers could not end meanwhile."""
+        """Hold the lock, and after it end what finalizers could not let go meanwhile."""
         try:
             with self._lock:
                 yield
         finally:
-            self._end_dropped()
+            self._let_drained_go()
 
-    def _end_dropped(self) -> None:
+    def _let_drained_go(self) -> None:
         # If somebody else has the lock, that thread (it may be this one) comes here after it.
-        while self._dropped and self._lock.acquire(blocking=False):
+        while self._drained and self._lock.acquire(blocking=False):
             retired = []
             try:
-                while self._dropped:
-                    lease = self._dropped.popleft()
-                    if self._end(lease):
-                        retired.append(lease.generation)
+                while self._drained:
+                    generation = self._drained.popleft()
+                    if self._leave_if_drained(generation):
+                        retired.append(generation)
             finally:
                 self._lock.release()
             for generation in retired:
                 self._on_retire(generation)
 
-    def _end(self, lease: Lease) -> bool:
-        """End ``lease``; say whether its generation has retired with it.  The lock is held."""
-        generation = lease.generation
-        retired = generation.leases.end(lease) and generation.state is State.DRAINING
-        if retired:
-            self._leave(generation)
-        return retired
-
     def _replace(self, generation: Generation) -> bool:
         """Begin to drain; say whether there was nothing to wait for.  The lock is held."""
         generation.advance(Event.SWAPPED_OUT)
         self._draining.add(generation)
-        if len(generation.leases):
-            return False
-        self._leave(generation)
-        return True
+        return self._leave_if_drained(generation)
 
-    def _leave(self, generation: Generation) -> None:
-        """Take a drained generation off the books.  The lock is held."""
+    def _leave_if_drained(self, generation: Generation) -> bool:
+        """Take a draining generation without leases off the books; say whether it was.
+
+        The lock is held.  Of several ends that saw it drain, the first one here is the one.
+        """
+        if generation.state is not State.DRAINING or len(generation.leases):
+            return False
         generation.advance(Event.DRAINED)
         self._draining.remove(generation)
+        return True

@@ -16,14 +16,15 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.leases import Leases
 
 
-def test_the_last_lease_is_told() -> None:
-    """Ending a lease says whether it was the last one that was open."""
+def test_open_leases_are_counted() -> None:
+    """A generation has as many leases as were taken and not ended."""
     generation, leases = Generation(1), Leases()
     first, second = leases.take(generation), leases.take(generation)
     assert first.generation is second.generation is generation
     assert len(leases) == 2
-    assert leases.end(first) is False
-    assert leases.end(second) is True
+    leases.end(first)
+    assert len(leases) == 1
+    leases.end(second)
     assert len(leases) == 0
 
 
@@ -50,10 +51,14 @@ def test_a_lease_is_no_key_to_another_generation() -> None:
 
 @given(st.permutations(range(5)))
 def test_the_order_of_ends_does_not_matter(order: list[int]) -> None:
-    """In whatever order leases end, only the last of them is the last one."""
+    """In whatever order leases end, each end is of one lease, and the last leaves none."""
     generation, leases = Generation(1), Leases()
     taken = [leases.take(generation) for _ in order]
-    assert [leases.end(taken[index]) for index in order] == [False] * 4 + [True]
+    left = []
+    for index in order:
+        leases.end(taken[index])
+        left.append(len(leases))
+    assert left == [4, 3, 2, 1, 0]
 
 
 def test_the_oldest_open_lease_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from genwsgi.errors import GenwsgiError, IllegalTransition, LeaseError
 from genwsgi.generations.generation import Generation
-from genwsgi.generations.leases import Lease
+from genwsgi.generations.leases import Lease, Leases
 from genwsgi.generations.lifecycle import State
 from genwsgi.generations.switch import Statistics, Switch
 from tests.generations import DEADLINE, in_thread, ready, trick
@@ -41,6 +41,41 @@ class Watched:
 def watched() -> Watched:
     """A switch that has nothing yet."""
     return Watched()
+
+
+class TrickLeases(Leases):
+    """Leases that are overtaken, once, at the moment that a race needs.
+
+    :param step: ``"take"`` or ``"end"``.
+    :param before: runs on another thread right before that step.
+    :param after: runs on another thread right after it.
+    """
+
+    def __init__(
+        self,
+        step: str,
+        before: Callable[[], object] | None = None,
+        after: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__()
+        self._step, self._before, self._after = step, before, after
+
+    def take(self, generation: Generation) -> Lease:
+        self._overtake("take", "_before")
+        lease = super().take(generation)
+        self._overtake("take", "_after")
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        self._overtake("end", "_before")
+        super().end(lease)
+        self._overtake("end", "_after")
+
+    def _overtake(self, step: str, when: str) -> None:
+        trick = getattr(self, when)
+        if step == self._step and trick is not None:
+            setattr(self, when, None)
+            in_thread(trick)
 
 
 @pytest.fixture
@@ -261,22 +296,35 @@ class TestServing(Serving.TestCase):  # type: ignore[valid-type,misc]
 # -- races, forced -------------------------------------------------------------------------------
 
 
-def test_a_swap_overtakes_a_lease(watched: Watched) -> None:
-    """Who asks for a lease and is overtaken by a swap gets the new generation, or holds the old."""
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_swap_overtakes_a_lease(watched: Watched, when: str) -> None:
+    """Who is overtaken by a swap while taking a lease gets the new generation, and holds no old."""
     first, second = ready(1), ready(2)
     watched.switch.swap(first)
-    trick(watched.switch, before=lambda: watched.switch.swap(second))
+    first.leases = TrickLeases("take", **{when: lambda: watched.switch.swap(second)})
     lease = watched.switch.lease()
     assert lease.generation is second
+    assert len(first.leases) == 0
     assert watched.retired == [1]
 
 
-def test_a_swap_overtakes_an_end(watched: Watched) -> None:
-    """The end of a lease that a swap overtakes retires the generation; the swap did not."""
-    watched.switch.swap(ready(1))
-    lease = watched.switch.lease()
-    trick(watched.switch, before=lambda: watched.switch.swap(ready(2)))
-    watched.switch.end(lease)
+def test_a_close_overtakes_a_lease(watched: Watched) -> None:
+    """Who is overtaken by the close while taking a lease is refused, and holds nothing."""
+    first = ready(1)
+    watched.switch.swap(first)
+    first.leases = TrickLeases("take", after=watched.switch.close)
+    with pytest.raises(GenwsgiError, match="no generation is current"):
+        watched.switch.lease()
+    assert watched.retired == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_swap_overtakes_an_end(watched: Watched, when: str) -> None:
+    """A swap that comes while the last lease ends: one of the two retires the generation."""
+    first = ready(1)
+    watched.switch.swap(first)
+    first.leases = TrickLeases("end", **{when: lambda: watched.switch.swap(ready(2))})
+    watched.switch.end(watched.switch.lease())
     assert watched.retired == [1]
 
 
@@ -300,8 +348,21 @@ def test_a_lease_overtakes_a_swap(watched: Watched) -> None:
     assert watched.retired == [1]
 
 
-def test_two_last_ends_retire_once(watched: Watched) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_last_ends_retire_once(watched: Watched, when: str) -> None:
     """Of two threads that end the last two leases, one retires the generation."""
+    first = ready(1)
+    watched.switch.swap(first)
+    leases: list[Lease] = []
+    first.leases = TrickLeases("end", **{when: lambda: watched.switch.end(leases[1])})
+    leases += watched.switch.lease(), watched.switch.lease()
+    watched.switch.swap(ready(2))
+    watched.switch.end(leases[0])
+    assert watched.retired == [1]
+
+
+def test_two_ends_that_both_see_the_last_lease_gone(watched: Watched) -> None:
+    """Of two threads that both find nothing open any more, one retires the generation."""
     watched.switch.swap(ready(1))
     one, other = watched.switch.lease(), watched.switch.lease()
     watched.switch.swap(ready(2))
@@ -312,12 +373,14 @@ def test_two_last_ends_retire_once(watched: Watched) -> None:
 
 def test_the_same_lease_ended_by_two_threads(watched: Watched) -> None:
     """Of two threads that end one lease, the second is told, and nothing retires twice."""
-    watched.switch.swap(ready(1))
-    lease = watched.switch.lease()
+    first = ready(1)
+    watched.switch.swap(first)
+    leases: list[Lease] = []
+    first.leases = TrickLeases("end", before=lambda: watched.switch.end(leases[0]))
+    leases.append(watched.switch.lease())
     watched.switch.swap(ready(2))
-    trick(watched.switch, before=lambda: watched.switch.end(lease))
     with pytest.raises(LeaseError):
-        watched.switch.end(lease)
+        watched.switch.end(leases[0])
     assert watched.retired == [1]
 
 
@@ -343,18 +406,18 @@ def test_close_overtakes_a_swap(watched: Watched) -> None:
 # -- finalizers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["lease", "end", "swap", "close", "statistics", "draining"])
+@pytest.mark.parametrize("what", ["end", "swap", "close", "statistics", "draining"])
 def test_a_finalizer_inside_the_lock_does_not_hang(watched: Watched, what: str) -> None:
     """A lease that the collector drops while its own thread has the lock ends right after."""
     switch = watched.switch
     switch.swap(ready(1))
     dropped = switch.lease()
     switch.swap(ready(2))
-    other = switch.lease()
+    other, another = switch.lease(), switch.lease()
+    switch.swap(ready(3))
     steps = {
-        "lease": switch.lease,
         "end": lambda: switch.end(other),
-        "swap": lambda: switch.swap(ready(3)),
+        "swap": lambda: switch.swap(ready(4)),
         "close": switch.close,
         "statistics": switch.statistics,
         "draining": switch.draining,
@@ -368,7 +431,8 @@ def test_a_finalizer_inside_the_lock_does_not_hang(watched: Watched, what: str) 
     trick(switch, inside=finalizer)
     in_thread(steps[what])
     assert seen == [[]]
-    assert watched.retired == [1]
+    assert another.generation.state is State.DRAINING
+    assert 1 in watched.retired
     assert not switch._lock.locked()
 
 
@@ -391,7 +455,7 @@ def test_a_finalizer_does_not_wait_for_another_thread(watched: Watched) -> None:
     dropped = switch.lease()
     switch.swap(ready(2))
     trick(switch, inside=lambda: in_thread(lambda: switch.drop(dropped)))
-    switch.end(switch.lease())
+    switch.statistics()
     assert watched.retired == [1]
 
 
