@@ -25,6 +25,8 @@ def build(
     snapshot: Snapshot,
     factory: bool | None = None,
     on_module: Callable[[int], None] | None = None,
+    *,
+    grow: bool = True,  # noqa: ARG001 -- what finds out is about to come
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
 
@@ -34,7 +36,9 @@ def build(
     :param factory: whether the target's name is a factory; ``None``: told from its signature.
     :param on_module: called after each module with how many there are.  It may sleep, to leave the
         processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
+    :param grow: whether a scope that is too small ends the build; else it is only logged.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
+    :raises ScopeError: packages belong in the scope that are not in it.
     :raises BuildError: the application's code raised.
     :raises SnapshotError: the snapshot is damaged.
     """

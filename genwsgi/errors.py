@@ -7,6 +7,9 @@ can print it as it is.  What an *application* raised is never shortened: it trav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class GenwsgiError(Exception):
     """Base of every error that genwsgi raises on purpose.
@@ -47,6 +50,24 @@ class BuildAbandoned(BaseException):
 
     A ``BaseException``, so that no ``except Exception`` of an application keeps the build going.
     """
+
+
+class ScopeError(GenwsgiError):
+    """A build has found that packages belong in the scope which are not in it; it left no trace.
+
+    Take a snapshot that has them (:meth:`genwsgi.deploy.source.Source.grow`) and build once more.
+
+    :ivar target: the target being built.
+    :ivar additions: what belongs in the scope, as :class:`genwsgi.isolation.scope.Addition`.
+    :ivar traceback: how the build failed for want of them; empty if it did not.
+    """
+
+    def __init__(self, target: str, additions: Sequence[Any], traceback: str = "") -> None:
+        found = "; ".join(f"{item.name or item.folder} ({item.reason})" for item in additions)
+        super().__init__(f"target {target!r} needs a larger scope: {found}; build it once more")
+        self.target = target
+        self.additions = tuple(additions)
+        self.traceback = traceback
 
 
 class SnapshotError(GenwsgiError):

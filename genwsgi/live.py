@@ -82,20 +82,26 @@ class LiveApplication:
         return self._switch.current
 
     def build(
-        self, digest: str, release: str, on_module: Callable[[int], None] | None = None
+        self,
+        digest: str,
+        release: str,
+        on_module: Callable[[int], None] | None = None,
+        *,
+        grow: bool = True,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread.
 
         :param release: the release in words, for the environ and the logs.
-        :raises TargetError, BuildError, SnapshotError: as :func:`genwsgi.build.build`; no trace is
-            left and what is being served is untouched.
+        :param grow: whether a scope that is too small ends the build; else it is only logged.
+        :raises TargetError, ScopeError, BuildError, SnapshotError: as
+            :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
         """
         snapshot = self._store.open(digest)
         with self._lock:
             self._number += 1
             generation = Generation(self._number, release)
         try:
-            build(generation, self._target, snapshot, self._factory, on_module)
+            build(generation, self._target, snapshot, self._factory, on_module, grow=grow)
             return generation
         except BuildAbandoned:
             # It came when the build had just ended.
@@ -193,6 +199,7 @@ class BackgroundBuild:
     """A build on a thread of its own, that can be given up.
 
     :param done: called on that thread when the build has ended, unless it was abandoned before.
+    :param grow: see :meth:`LiveApplication.build`.
     :ivar generation: the ready generation, or ``None``.
     :ivar error: why there is none.
     :ivar seconds: how long it took.
@@ -204,6 +211,8 @@ class BackgroundBuild:
         digest: str,
         release: str,
         done: Callable[[BackgroundBuild], None],
+        *,
+        grow: bool = True,
     ) -> None:
         self.generation: Generation | None = None
         self.error: GenwsgiError | None = None
@@ -212,6 +221,7 @@ class BackgroundBuild:
         self._digest = digest
         self._release = release
         self._done = done
+        self._grow = grow
         # Guards the race between the end of the build and its abandonment.
         self._lock = threading.Lock()
         self._abandoned = False
@@ -249,7 +259,9 @@ class BackgroundBuild:
         started = time.monotonic()
         with contextlib.suppress(BuildAbandoned):
             try:
-                self.generation = self._live.build(self._digest, self._release, self._breathe)
+                self.generation = self._live.build(
+                    self._digest, self._release, self._breathe, grow=self._grow
+                )
             except GenwsgiError as error:
                 self.error = error
             except Exception as error:

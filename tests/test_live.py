@@ -178,8 +178,8 @@ def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) 
     real = site.live.build
     made: list[Any] = []
 
-    def build(*args: Any) -> Any:
-        made.append(real(*args))
+    def build(*args: Any, **kwargs: Any) -> Any:
+        made.append(real(*args, **kwargs))
         entered.set()
         # Not to be interrupted before it returns: what abandon() sends arrives at the wait's end.
         gate.wait(10)
@@ -201,8 +201,8 @@ def test_abandoned_between_ready_and_return(site: Site, monkeypatch: pytest.Monk
     site.write(shop="")
     made: list[Any] = []
 
-    def build(generation: Any, *args: Any) -> None:
-        build_now(generation, *args)
+    def build(generation: Any, *args: Any, **kwargs: Any) -> None:
+        build_now(generation, *args, **kwargs)
         made.append(generation)
         raise BuildAbandoned
 
@@ -218,7 +218,7 @@ def test_build_that_breaks_down_is_told(
 ) -> None:
     """Whoever waits for a build hears of its end whatever ended it."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("no more")
 
     site.write(shop="")

@@ -83,7 +83,7 @@ class Agent:
         while True:
             release = self._directory.committed()
             try:
-                generation = self._live.build(release.digest, label(release))
+                generation = self._live.build(release.digest, label(release), grow=False)
             except SnapshotError:
                 # Another release was committed in the meantime, and this one swept away.
                 if self._directory.committed().number == release.number:
@@ -226,7 +226,10 @@ class Agent:
 
     def _build(self, release: Release, *, catch_up: bool) -> None:
         self._retry_at = None
-        build = BackgroundBuild(self._live, release.digest, label(release), self._ended_build)
+        # What is committed is served, with whatever scope it has.
+        build = BackgroundBuild(
+            self._live, release.digest, label(release), self._ended_build, grow=not catch_up
+        )
         self._building = (release, build, catch_up)
 
     def _ended_build(self, build: BackgroundBuild) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from genwsgi.isolation.scope import Scope, ScopeRules, find_scope
+from genwsgi.isolation.scope import Addition, Scope, ScopeRules, find_scope
 from genwsgi.isolation.snapshot import Store
 
 
@@ -31,18 +32,31 @@ class Source:
         """
         return find_scope(self.rules)
 
+    def grow(self, additions: Iterable[Addition]) -> None:
+        """Have ``additions`` in the scope from now on; what is there already is passed over."""
+        known = {(item.name, item.folder): item for item in self.rules.additions}
+        for item in additions:
+            known.setdefault((item.name, item.folder), item)
+        ordered = tuple(known[key] for key in sorted(known))
+        self.rules = replace(self.rules, additions=ordered)
+
     def take(self, committed: str | None = None) -> str:
         """Take a snapshot of the tree as it is now and return its digest.
+
+        Its scope has what that of ``committed`` has grown by: so a coordinator that was restarted
+        knows what the one before it had found.
 
         :param committed: digest of the release that is served, whose flaws are not held against
             the new one; ``None`` for the first.
         :raises SnapshotError, TargetError: it can't be taken; what was served still is.
         """
-        scope = self.scope()
         if committed is None:
+            scope = self.scope()
             return self.store.take(scope, self._others(scope))
         known = self.store.open(committed)
         try:
+            self.grow(known.additions)
+            scope = self.scope()
             return self.store.take(scope, self._others(scope), known)
         finally:
             known.release()

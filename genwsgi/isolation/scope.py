@@ -13,7 +13,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from genwsgi.errors import TargetError
 
@@ -30,6 +30,21 @@ _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
+class Addition:
+    """What a build found to belong in the scope, though nobody had named it.
+
+    :ivar name: a top-level package; empty for a folder.
+    :ivar reason: why, in a few words.
+    :ivar folder: a folder that the application itself puts on ``sys.path``, as the operator would
+        have written it: below a root that is a symlink, it is another folder for each release.
+    """
+
+    name: str
+    reason: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
 class ScopeRules:
     """What decides the scope; the scope itself is looked up anew for every snapshot.
 
@@ -39,6 +54,7 @@ class ScopeRules:
         folder that the target is found in is always one of them.
     :ivar scope: further top-level packages to import afresh.
     :ivar share: packages never to import afresh.
+    :ivar additions: what builds have found to belong in the scope.
     """
 
     module: str
@@ -46,6 +62,7 @@ class ScopeRules:
     own: tuple[str, ...] = ()
     scope: tuple[str, ...] = ()
     share: tuple[str, ...] = ()
+    additions: tuple[Addition, ...] = ()
 
     @property
     def top(self) -> str:
@@ -60,12 +77,15 @@ class Package:
     :ivar file: the module's file, or ``None`` for a package.
     :ivar folders: the package's folders (several only for a namespace package).
     :ivar reason: why it is in the scope.
+    :ivar installed: whether it lies where packages of others are installed: changes of it are not
+        watched for.
     """
 
     name: str
     file: str | None
     folders: tuple[str, ...]
     reason: str
+    installed: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,10 +93,12 @@ class Scope:
     """The packages of the scope by name, and the folders they were looked for in.
 
     :ivar roots: the folders as the operator wrote them; they may be or contain symlinks.
+    :ivar additions: what of it builds have found.
     """
 
     packages: dict[str, Package] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
+    additions: tuple[Addition, ...] = ()
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -84,7 +106,7 @@ class Scope:
         inside = tuple(os.path.realpath(root) for root in self.roots)
         places = list(self.roots)
         for package in self.packages.values():
-            for place in (package.file, *package.folders):
+            for place in () if package.installed else (package.file, *package.folders):
                 if place and not any(_below(place, root) for root in inside):
                     places.append(place)
         return tuple(places)
@@ -98,7 +120,8 @@ def find_scope(rules: ScopeRules) -> Scope:
     packages: dict[str, Package] = {}
     shared = {*ALWAYS_SHARED, *sys.stdlib_module_names, "__main__", *rules.share}
     home = _home_of(rules)
-    roots = list(dict.fromkeys([*([home] if home else []), *rules.own]))
+    folders = [addition.folder for addition in rules.additions if addition.folder]
+    roots = list(dict.fromkeys([*([home] if home else []), *rules.own, *folders]))
     for root in roots:
         for package in _own_packages(os.path.realpath(root), rules):
             if package.name not in shared:
@@ -121,7 +144,16 @@ def find_scope(rules: ScopeRules) -> Scope:
                 "see --chdir and --pythonpath",
             )
         packages[name] = found
-    return Scope(packages, tuple(roots))
+    for addition in rules.additions:
+        if addition.name and addition.name not in packages and addition.name not in shared:
+            found = _find(addition.name, rules.path)
+            # What was installed when it was found may be uninstalled by now.
+            if found is not None:
+                place = os.path.dirname(found.file or found.folders[0])
+                packages[addition.name] = replace(
+                    found, reason=addition.reason, installed=is_installed(place)
+                )
+    return Scope(packages, tuple(roots), rules.additions)
 
 
 def _home_of(rules: ScopeRules) -> str | None:

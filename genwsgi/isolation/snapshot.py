@@ -27,11 +27,11 @@ from types import CodeType
 from typing import IO, Any
 
 from genwsgi.errors import SnapshotError, SourceError
-from genwsgi.isolation.scope import Scope
+from genwsgi.isolation.scope import Addition, Scope
 from genwsgi.isolation.survey import Survey, survey
 
 #: Version of the manifest; a store is never read by another version of genwsgi than wrote it.
-FORMAT = 1
+FORMAT = 2
 
 #: How often a tree that changes while it is read is read again before giving up.
 ATTEMPTS = 10
@@ -55,6 +55,7 @@ class Snapshot:
     :ivar tops: for each top-level name its file or its folders.
     :ivar files: source files (real paths) and their keys in the store.
     :ivar extensions: compiled modules inside packages of the scope; these are not copied.
+    :ivar additions: what of its scope builds have found.
     """
 
     digest: str
@@ -62,6 +63,7 @@ class Snapshot:
     tops: dict[str, tuple[str, ...]]
     files: dict[str, str]
     extensions: frozenset[str]
+    additions: tuple[Addition, ...]
     folders: frozenset[str] = field(compare=False, repr=False)
     _pin: IO[bytes] = field(compare=False, repr=False)
 
@@ -143,7 +145,7 @@ class Store:
             for path, (key, source) in seen.sources.items():
                 trusted = known is not None and known.files.get(path) == key
                 self._add(path, key, source, strict=known is not None and not trusted)
-            return self._write_manifest(seen)
+            return self._write_manifest(seen, scope.additions)
         except OSError as error:
             raise SnapshotError(self.path, f"the snapshot can't be written: {error}") from error
 
@@ -178,6 +180,7 @@ class Store:
             tops=tops,
             files=files,
             extensions=frozenset(manifest["extensions"]),
+            additions=tuple(Addition(*item) for item in manifest["additions"]),
             folders=_folders(files, tops),
             _pin=pin,
         )
@@ -226,13 +229,14 @@ class Store:
         else:
             _write(self.object_path(key, _BYTECODE), marshal.dumps(code))
 
-    def _write_manifest(self, seen: Survey) -> str:
+    def _write_manifest(self, seen: Survey, additions: Iterable[Addition]) -> str:
         content = {
             "format": FORMAT,
             "tops": seen.tops,
             "files": {path: key for path, (key, _) in seen.sources.items()},
             "extensions": sorted(seen.extensions),
             "others": seen.others,
+            "additions": [[item.name, item.reason, item.folder] for item in additions],
         }
         encoded = json.dumps(content, sort_keys=True).encode()
         digest = hashlib.sha256(encoded).hexdigest()[:16]

@@ -60,7 +60,12 @@ class FakeLive:
         self.current: FakeGeneration | None = None
 
     def build(
-        self, digest: str, release: str, on_module: Callable[[int], None] = lambda modules: None
+        self,
+        digest: str,
+        release: str,
+        on_module: Callable[[int], None] = lambda modules: None,
+        *,
+        grow: bool = True,
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from genwsgi.deploy.source import Source
 from genwsgi.errors import SnapshotError, SourceError, TargetError
-from genwsgi.isolation.scope import Scope, ScopeRules
+from genwsgi.isolation.scope import Addition, Scope, ScopeRules
 from genwsgi.isolation.snapshot import Store
 from tests.isolation.sources import write
 
@@ -109,3 +110,21 @@ def test_committed_snapshot_that_is_lost(source: Source) -> None:
     """Without the snapshot that is served nothing new can be compared to it: that is an error."""
     with pytest.raises(SnapshotError, match="can't be opened"):
         source.take("0" * 16)
+
+
+def test_growth_lasts(source: Source, tree: Path, tmp_path: Path) -> None:
+    """What the scope has grown by is in every later snapshot, and in those of a new process."""
+    installed = tmp_path / "site-packages"
+    write(installed, {"kit/__init__.py": ""})
+    source.rules = replace(source.rules, path=(*source.rules.path, str(installed)))
+    source.take()
+    source.grow([Addition("kit", "imports shop"), Addition("gone", "imports kit")])
+    source.grow([Addition("kit", "said again")])
+    digest = source.take()
+    again = Source(replace(source.rules, additions=()), source.store)
+    assert again.take(digest) == digest
+    assert [item.reason for item in again.rules.additions] == ["imports kit", "imports shop"]
+    package = again.scope().packages["kit"]
+    assert package.reason == "imports shop"
+    assert "gone" not in again.scope().packages
+    assert again.scope().watched == (str(tree),), "an installed package is watched"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from genwsgi.isolation.scope import Scope, ScopeRules, find_scope, is_installed
 from tests.isolation.sources import write
 
 
-def scope_of(root: Path, module: str = "shop", **more: tuple[str, ...]) -> Scope:
+def scope_of(root: Path, module: str = "shop", **more: Any) -> Scope:
     return find_scope(ScopeRules(module, (str(root),), **more))
 
 
