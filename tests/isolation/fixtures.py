@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from genwsgi.isolation import effects, imports, view
+from genwsgi.isolation import imports, view
+from genwsgi.isolation.effects import threads
 from tests.isolation.sources import Site
 
 
@@ -30,7 +31,7 @@ def process() -> dict[str, Any]:
         "signal": signal.signal,
         "call_handlers": logging.Logger.callHandlers,
         "handlers": "handlers" in vars(logging.Logger),
-        "start": getattr(threading, effects._START),
+        "start": getattr(threading, threads.START),
         "root": list(logging.getLogger().handlers),
         "finders": [
             p for p, f in sys.path_importer_cache.items() if type(f).__name__ == "ScopeFolderFinder"

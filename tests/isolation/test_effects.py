@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from genwsgi.errors import BuildError
-from genwsgi.isolation import effects
+from genwsgi.isolation.effects import base, signals
 from tests.helpers import wait_until
 from tests.isolation.sources import LAZILY, Site, call, write
 
@@ -75,11 +75,11 @@ def test_configuring_disables_no_logger_of_others(site: Site) -> None:
     site.write(shop=configure + "    1 / 0\n")
     with pytest.raises(BuildError):
         site.build()
-    assert (log.disabled, effects.log.disabled) == (False, False)
+    assert (log.disabled, base.log.disabled) == (False, False)
     assert logging.root.level == level
     site.write(shop=configure)
     site.serve()
-    assert (log.disabled, effects.log.disabled) == (False, False)
+    assert (log.disabled, base.log.disabled) == (False, False)
     logging.root.setLevel(level)
 
 
@@ -215,7 +215,7 @@ digest = store.take(find_scope(ScopeRules("shop", ("src",))))
 live = LiveApplication(parse("shop:app"), store, factory=False)
 live.swap(live.build(digest, "r"))
 """
-    root = Path(effects.__file__).parents[2]
+    root = Path(base.__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -234,7 +234,7 @@ def test_signal_off_the_main_thread(site: Site, caplog: pytest.LogCaptureFixture
         code = "import signal\nsignal.signal(signal.SIGUSR1, lambda *a: said.append(VERSION))\n"
         site.write(shop=code.replace("VERSION", "1"))
         site.serve()
-        assert signal.getsignal(signal.SIGUSR1) is effects._dispatch
+        assert signal.getsignal(signal.SIGUSR1) is signals.dispatch
         site.write(shop=code.replace("VERSION", "2"))
         built: list[Any] = []
         thread = threading.Thread(target=lambda: built.append(site.build()))

@@ -1,0 +1,136 @@
+"""What the families of effects share: who acts, what is written down, how things are wrapped."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from genwsgi.generations.generation import Generation, active
+from genwsgi.generations.lifecycle import State
+
+log = logging.getLogger("genwsgi")
+
+#: Whether a shared module is being imported here; what it does is not the generation's.
+importing_shared: ContextVar[bool] = ContextVar("genwsgi.importing_shared", default=False)
+
+#: Runs a callable in a generation's context.
+Run = Callable[..., object]
+
+
+class Record:
+    """What one generation did of one kind.  Each method may raise: the others go on."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = weakref.proxy(book)
+        self.name = book.name
+
+    def built(self) -> None:
+        """The build has ended, well or not: see what it did that goes through no function."""
+
+    def undo(self) -> None:
+        """Undo all of it: the build failed, or its generation was discarded."""
+
+    def retire(self, run: Run) -> None:  # noqa: ARG002 -- some records call the application
+        """Take away what goes with the generation, which owes no response any more.
+
+        :param run: runs a callable in the generation's context.
+        """
+        self.undo()
+
+    def report(self) -> list[str]:
+        """What is in force now, a phrase each, such as "2 log handlers"."""
+        return []
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Book:
+    """The records of one generation, one of each family.
+
+    :ivar first: whether no other generation was there when this one began.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = weakref.ref(generation)
+        self.first = not _books
+        self.name = generation.name
+        self.records: dict[type[Record], Record] = {}
+
+    def of(self, kind: type[R]) -> R:
+        """Return the record of that kind."""
+        return self.records[kind]  # type: ignore[return-value]
+
+    def retire(self, run: Run) -> None:
+        """Retire every record, last first."""
+        raise NotImplementedError
+
+
+_books: weakref.WeakKeyDictionary[Generation, Book] = weakref.WeakKeyDictionary()
+
+
+def open_book(generation: Generation, book: Book) -> None:
+    """Begin to write down what ``generation`` does."""
+    _books[generation] = book
+
+
+def book_of(generation: Generation) -> Book | None:
+    """Return the book of ``generation``, if it has one."""
+    return _books.get(generation)
+
+
+def acting(kind: type[R]) -> R | None:
+    """Return the record of the generation in whose name this code runs, ``None`` outside of any."""
+    generation = active.get()
+    if generation is None or importing_shared.get():
+        return None
+    book = _books.get(generation)
+    return None if book is None else book.of(kind)
+
+
+def living() -> list[tuple[Generation, Book]]:
+    """Return the generations that have a book, newest first."""
+    found = []
+    for reference in _books.keyrefs():
+        generation = reference()
+        book = None if generation is None else _books.get(generation)
+        if generation is not None and book is not None:
+            found.append((generation, book))
+    return sorted(found, key=lambda item: -item[0].number)
+
+
+def current() -> tuple[Generation, Book] | None:
+    """Return the newest generation that is current, if there is one."""
+    for generation, book in living():
+        if generation.state is State.CURRENT:
+            return generation, book
+    return None
+
+
+_MISSING: Any = object()
+
+
+class Patches:
+    """Attributes that are replaced while effects are written down."""
+
+    def __init__(self) -> None:
+        self._put: list[tuple[Any, str, Any, Any]] = []
+
+    def put(self, owner: Any, name: str, stand_in: object) -> None:
+        """Replace an attribute of a module or a class."""
+        self._put.append((owner, name, vars(owner).get(name, _MISSING), stand_in))
+        setattr(owner, name, stand_in)
+
+    def take_back(self) -> None:
+        """Put back what was there, last first; what somebody else replaced since stays theirs."""
+        while self._put:
+            owner, name, before, stand_in = self._put.pop()
+            if vars(owner).get(name) is not stand_in:
+                continue
+            if before is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)

@@ -1,0 +1,77 @@
+"""``atexit``: a callback runs when its generation retires, or when the process ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from genwsgi.isolation.effects.base import Patches, Record, Run, acting, living
+
+log = logging.getLogger("genwsgi")
+
+_register = atexit.register
+_unregister = atexit.unregister
+_patches = Patches()
+
+
+class Exits(Record):
+    """The exit callbacks of one generation.
+
+    :ivar callbacks: function, positional and keyword arguments, in the order of registration.
+    """
+
+    def __init__(self, book: Any) -> None:
+        super().__init__(book)
+        self.callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+
+    def undo(self) -> None:
+        """Forget them: what they would clean up has not come about."""
+        self.callbacks.clear()
+
+    def retire(self, run: Run) -> None:
+        """Run them, last registered first, as the end of the process would."""
+        while self.callbacks:
+            function, args, kwargs = self.callbacks.pop()
+            try:
+                run(lambda call=function, a=args, k=kwargs: call(*a, **k))
+            except BaseException:  # CancelledError and GreenletExit are such
+                log.exception("%s: its exit callback %r raised", self.name, function)
+
+
+def _register_for_generation(func: Any, /, *args: Any, **kwargs: Any) -> Any:
+    exits = acting(Exits)
+    if exits is None:
+        return _register(func, *args, **kwargs)
+    exits.callbacks.append((func, args, kwargs))
+    return func
+
+
+def _unregister_for_generation(func: Any, /) -> None:
+    exits = acting(Exits)
+    if exits is not None:
+        exits.callbacks[:] = [entry for entry in exits.callbacks if entry[0] != func]
+    _unregister(func)
+
+
+def _at_exit() -> None:
+    """The process ends: run the exit callbacks of the generations that are still there."""
+    for generation, book in living():
+        book.retire(generation.run)
+
+
+def install() -> None:
+    """Wrap ``atexit``."""
+    # The first finalizer of the process registers the exit callback of all.
+    weakref.finalize(Exits, int).detach()
+    _patches.put(atexit, "register", _register_for_generation)
+    _patches.put(atexit, "unregister", _unregister_for_generation)
+    _register(_at_exit)
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    _unregister(_at_exit)
+    _patches.take_back()

@@ -1,0 +1,79 @@
+"""Threads: each belongs to the generation that started it, and runs in its context."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from genwsgi.generations.generation import active
+from genwsgi.isolation.effects.base import Patches, Record, Run, book_of, importing_shared
+
+#: What starts a thread, under the name this version of Python has for it.
+START = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+# Looked up when installing: a worker class may have replaced it after this module was imported.
+_start: Callable[..., Any] = getattr(threading, START)
+_patches = Patches()
+
+
+class Threads(Record):
+    """The threads that one generation started."""
+
+    def __init__(self, book: Any) -> None:
+        super().__init__(book)
+        self.started: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    def running(self) -> list[threading.Thread]:
+        """Return those that still run."""
+        return [thread for thread in list(self.started) if thread.is_alive()]
+
+    def undo(self) -> None:
+        """Tell them to stop."""
+        for thread in self.running():
+            _interrupt(thread)
+
+    def retire(self, run: Run) -> None:
+        """Nothing: a thread may finish what it does.  Who still runs is named."""
+
+
+def _start_for_generation(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    generation = active.get()
+    if generation is None or importing_shared.get():
+        return _start(function, *args, **kwargs)
+    thread = getattr(function, "__self__", None)
+    book = book_of(generation)
+    if book is not None and isinstance(thread, threading.Thread):
+        book.of(Threads).started.add(thread)
+    context = generation.new_context()
+
+    def in_generation(*call: Any) -> Any:
+        return context.run(function, *call)
+
+    return _start(in_generation, *args, **kwargs)
+
+
+def install() -> None:
+    """Wrap what starts threads."""
+    global _start
+    _start = getattr(threading, START)
+    _patches.put(threading, START, _start_for_generation)
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    _patches.take_back()
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Ask a thread that nobody can stop otherwise to stop, at its next Python instruction."""
+    ident = thread.ident
+    if ident is not None and thread.is_alive():
+        with suppress(ValueError, ctypes.ArgumentError):
+            # A thread may end with this without anybody complaining.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(ident), ctypes.py_object(SystemExit)
+            )
