@@ -5,15 +5,27 @@ from __future__ import annotations
 import builtins
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from genwsgi.generations.generation import Generation, active
 
-#: The name under which a generation's builtins say whose they are.  Code that runs with a copy of
-#: them (``exec`` with builtins of its own making) is the generation's as well.
+if TYPE_CHECKING:
+    from genwsgi.isolation.modules import ModuleTable
+
+#: The name under which a generation's builtins have the module table that made them.  Code that
+#: runs with a copy of them (``exec`` with builtins of its own making) is the generation's as well.
 MARK = "__generation__"
 
 _process = vars(builtins)
 _run = Generation.run.__code__
+
+
+def table_of(names: dict[str, Any]) -> ModuleTable | None:
+    """Return the table of the generation whose builtins ``names`` are; ``None``: no generation's.
+
+    It is the table that the code was loaded by, also when its generation has ended.
+    """
+    return None if names is _process else dict.get(names, MARK)
 
 
 def asking() -> Generation | None:
@@ -33,9 +45,9 @@ def asking() -> Generation | None:
     while frame is not None:
         names = frame.f_builtins
         if names is not _process:
-            generation: Generation | None = dict.get(names, MARK)
-            if generation is not None:
-                return generation
+            table: ModuleTable | None = dict.get(names, MARK)
+            if table is not None:
+                return table.generation
         # It has entered the context on purpose, even one that has ended; below are its callers.
         if frame.f_code is _run:
             return active.get()

@@ -10,6 +10,7 @@ name is pointed at the generation in whose name the code runs (or, outside of an
 - ``importlib`` and the interpreter load modules through one function, which is wrapped: names of
   the scope are loaded by the generation's table under the generation's own locks.
 - A meta path finder and a path hook answer from the generation's snapshot.
+- Source lines come from there as well (:mod:`~genwsgi.isolation.sources`).
 
 Which generation that is, :mod:`~genwsgi.isolation.lookup` decides.
 """
@@ -25,7 +26,7 @@ from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from genwsgi.isolation import lookup
+from genwsgi.isolation import lookup, sources
 from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
@@ -121,6 +122,7 @@ def install(provider: Provider) -> None:
             sys.meta_path.insert(0, _finder)
             sys.path_hooks.insert(0, _folder_hook)
             bootstrap._find_and_load = _load
+            sources.install()
         lookup.providers.append(provider)
 
 
@@ -130,6 +132,7 @@ def uninstall(provider: Provider) -> None:
         lookup.providers.remove(provider)
         if lookup.providers:
             return
+        sources.uninstall()
         bootstrap._find_and_load = _find_and_load
         sys.path_hooks.remove(_folder_hook)
         sys.meta_path.remove(_finder)

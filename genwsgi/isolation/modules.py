@@ -46,7 +46,7 @@ class ModuleTable:
         # What code puts into ``builtins`` (``gettext.install`` does) has to be found there again.
         self._builtins = ModuleType("builtins")
         self.builtins = vars(self._builtins)
-        self.builtins.update(vars(builtins), __import__=self.import_, **{MARK: generation})
+        self.builtins.update(vars(builtins), __import__=self.import_, **{MARK: self})
         self.on_loaded: Callable[[int], None] | None = None
         self.closed = False
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import inspect
+import linecache
 import logging
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genwsgi.isolation import imports, view
+from genwsgi.isolation import imports, sources, view
 from genwsgi.isolation.effects import threads
 from tests.isolation.sources import Site
 
@@ -27,6 +30,9 @@ def process() -> dict[str, Any]:
         "meta_path": list(sys.meta_path),
         "path_hooks": list(sys.path_hooks),
         "find_and_load": imports.bootstrap._find_and_load,
+        "lines": [linecache.lazycache, linecache.getlines, linecache.updatecache],
+        "findsource": inspect.findsource,
+        "extract": getattr(traceback.StackSummary, sources._EXTRACT).__func__,
         "register": atexit.register,
         "signal": signal.signal,
         "call_handlers": logging.Logger.callHandlers,

@@ -1,0 +1,192 @@
+"""Source lines: a traceback shows those that ran, and not what is on the disk by now.
+
+:mod:`traceback`, :mod:`inspect`, :mod:`warnings` and :mod:`pdb` ask :mod:`linecache` for lines by
+the name of the file alone, which every generation's modules have in common.  While installed, lines
+of a file that a generation has in its snapshot come from there.  Whose file is meant is told by, in
+this order, the frame or object whose lines are being looked up, the globals that linecache is
+given, and :func:`~genwsgi.isolation.asking.asking`.
+
+The printer that is written in C (up to 3.12, for what reaches ``sys.excepthook`` or
+``threading.excepthook``) asks nobody and reads the disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import io
+import linecache
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType, FunctionType, MethodType, ModuleType, TracebackType
+from typing import Any
+
+from genwsgi.errors import SnapshotError
+from genwsgi.isolation.asking import asking, table_of
+from genwsgi.isolation.modules import ModuleTable
+
+#: How many files' lines are kept.
+KEPT = 128
+
+#: What all of :mod:`traceback` extracts frames with.
+_EXTRACT = "extract" if sys.version_info < (3, 11) else "_extract_from_extended_frame_gen"
+
+_extract: Callable[..., traceback.StackSummary] = vars(traceback.StackSummary)[_EXTRACT].__func__
+_lazycache = linecache.lazycache
+_getlines = linecache.getlines
+_updatecache = linecache.updatecache
+_findsource = inspect.findsource
+
+#: The lines of files by their keys in the store, and the keys in the order of reading.
+_lines: dict[str, list[str]] = {}
+_order: deque[str] = deque()
+
+
+class _Looking(threading.local):
+    """What is being looked up on this thread.
+
+    :ivar table: whose lines; the rest of the module does not ask further.
+    :ivar globals: those of the frames that are being extracted, in order.
+    """
+
+    table: ModuleTable | None = None
+    globals: list[Any] | None = None
+
+
+_looking = _Looking()
+
+
+@contextmanager
+def _meaning(table: ModuleTable | None) -> Iterator[None]:
+    """Look lines up for ``table``; ``None`` changes nothing."""
+    before = _looking.table
+    _looking.table = table or before
+    try:
+        yield
+    finally:
+        _looking.table = before
+
+
+def _of_generation(filename: str, names: Mapping[str, Any] | None) -> list[str] | None:
+    """Return the lines of a file as the generation that is meant has it; ``None``: it hasn't."""
+    table = _looking.table or _table_of_globals(names)
+    if table is None:
+        generation = asking()
+        table = None if generation is None else generation.modules
+    if not isinstance(table, ModuleTable) or filename not in table.snapshot.files:
+        return None
+    key = table.snapshot.files[filename]
+    found = _lines.get(key)
+    if found is None:
+        try:
+            text = importlib.util.decode_source(table.snapshot.source(filename))
+        except (SnapshotError, SyntaxError, UnicodeDecodeError):
+            # The generation has ended and its snapshot is gone: no line is better than a wrong one.
+            return []
+        found = _lines[key] = io.StringIO(text).readlines()
+        _order.append(key)
+        if len(_order) > KEPT:
+            _lines.pop(_order.popleft(), None)
+    return found
+
+
+def _table_of_globals(names: Mapping[str, Any] | None) -> ModuleTable | None:
+    own = names.get("__builtins__") if isinstance(names, dict) else None
+    return table_of(own) if isinstance(own, dict) else None
+
+
+def _lazycache_for_generation(filename: str, module_globals: Any) -> bool:
+    if _looking.globals is not None:
+        _looking.globals.append(module_globals)
+    # A cache entry would hold the module's loader, and with it the generation.
+    if _table_of_globals(module_globals) is not None:
+        return False
+    return _lazycache(filename, module_globals)
+
+
+def _getlines_for_generation(filename: str, module_globals: Any = None) -> list[str]:
+    found = _of_generation(filename, module_globals)
+    return _getlines(filename, module_globals) if found is None else found
+
+
+def _updatecache_for_generation(filename: str, module_globals: Any = None) -> list[str]:
+    found = _of_generation(filename, module_globals)
+    return _updatecache(filename, module_globals) if found is None else found
+
+
+def _extract_for_generation(
+    klass: type[traceback.StackSummary],
+    frame_gen: Any,
+    *,
+    limit: int | None = None,
+    lookup_lines: bool = True,
+    capture_locals: bool = False,
+) -> traceback.StackSummary:
+    """Look each frame's line up for the generation of that frame, and at once."""
+    before, _looking.globals = _looking.globals, []
+    try:
+        found = _extract(
+            klass, frame_gen, limit=limit, lookup_lines=False, capture_locals=capture_locals
+        )
+        frames = _looking.globals
+    finally:
+        _looking.globals = before
+    for summary, names in zip(found, frames, strict=True):
+        table = _table_of_globals(names)
+        if table is not None or lookup_lines:
+            with _meaning(table):
+                summary.line  # noqa: B018 -- it is looked up now and kept
+    # walk_stack(None) counts the frames above it, of which there is one more than it knows of.
+    if found and frames[0] in (globals(), vars(traceback)) and found[0].name in _COUNTED:
+        del found[0]
+    return found
+
+
+_COUNTED = {_extract_for_generation.__name__, "extract"}
+
+
+def _findsource_for_generation(object: Any) -> tuple[list[str], int]:  # noqa: A002 -- inspect's
+    with _meaning(_table_of_object(object)):
+        return _findsource(object)
+
+
+def _table_of_object(thing: Any) -> ModuleTable | None:
+    kind = type(thing)
+    if kind is MethodType:
+        return _table_of_object(thing.__func__)
+    if kind is FunctionType:
+        return table_of(thing.__builtins__)
+    if kind is TracebackType:
+        return table_of(thing.tb_frame.f_builtins)
+    if kind is FrameType:
+        return table_of(thing.f_builtins)
+    if issubclass(kind, ModuleType):
+        return _table_of_globals(vars(thing))
+    if issubclass(kind, type):
+        functions = (item for item in vars(thing).values() if type(item) is FunctionType)
+        return next((_table_of_object(item) for item in functions), None)
+    return None
+
+
+def install() -> None:
+    """Begin to answer for generations.  The caller sees to it that this is done once."""
+    linecache.lazycache = _lazycache_for_generation
+    linecache.getlines = _getlines_for_generation
+    linecache.updatecache = _updatecache_for_generation
+    inspect.findsource = _findsource_for_generation
+    setattr(traceback.StackSummary, _EXTRACT, classmethod(_extract_for_generation))
+
+
+def uninstall() -> None:
+    """Undo :func:`install`."""
+    setattr(traceback.StackSummary, _EXTRACT, classmethod(_extract))
+    inspect.findsource = _findsource
+    linecache.updatecache = _updatecache
+    linecache.getlines = _getlines
+    linecache.lazycache = _lazycache
+    _lines.clear()
+    _order.clear()
