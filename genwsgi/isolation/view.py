@@ -58,6 +58,13 @@ def _shared(name: object, default: Any) -> Any:
     return _displaced.get(name, default) if type(module) is ModuleProxy else module  # type: ignore[call-overload]
 
 
+def shared_modules() -> dict[str, ModuleType]:
+    """Return the modules that belong to no generation, by their names."""
+    with lock:
+        found = {n: m for n, m in real.copy().items() if type(m) is not ModuleProxy}
+        return {**found, **_displaced}
+
+
 _MISSING: Any = object()
 
 
