@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from genwsgi.deploy.protocol import OrderOutcome, Release, ToWorker
+from genwsgi.isolation.scope import Addition
 
 
 class Phase(str, enum.Enum):
@@ -51,9 +52,13 @@ class TakeSnapshot:
     """Read and compile the source now.
 
     Answer each of these once, in their order, with ``snapshot_taken`` or ``snapshot_failed``.
+
+    :ivar additions: what belongs in the scope beside what the committed release's has, as builds
+        of this deploy have shown.
     """
 
     order: Order
+    additions: tuple[Addition, ...] = ()
 
 
 @dataclass(frozen=True)

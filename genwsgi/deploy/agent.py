@@ -21,7 +21,7 @@ import time
 from genwsgi.deploy import protocol
 from genwsgi.deploy.protocol import Release, clip
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.errors import ProtocolError, RunDirectoryError, SnapshotError
+from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.generation import Generation
 from genwsgi.live import BackgroundBuild, LiveApplication
 
@@ -279,6 +279,7 @@ class Agent:
             return
         error = build.error
         trace = error.traceback if error is not None else ""
+        additions = error.additions if isinstance(error, ScopeError) else ()
         if catch_up:
             self._retry_at = time.monotonic() + RETRY
             self._log.error(
@@ -288,7 +289,8 @@ class Agent:
                 error,
                 trace,
             )
-        self._send(protocol.Failed(release.number, clip(str(error)), clip(trace)))
+        failed = protocol.Failed(release.number, clip(str(error)), clip(trace), tuple(additions))
+        self._send(failed)
         if not catch_up:
             self._follow(self._directory.committed())
 

@@ -12,6 +12,8 @@ The charter, which the table :data:`LEGAL` keeps (an input that it does not list
   It is ready: preparing.
 * preparing: all others build.  Every connected worker is ready, and every process that serves is
   connected: Record, and committing.  Anything else (a failure, a death, the deadline): Abort, idle.
+* canary or preparing, and a worker found that its scope is too small, in a way that is new: Abort,
+  and reading again with what joins the scope; so many times in one deploy.
 * committing: the release is committed whatever happens now.  Everybody has swapped: idle.
 
 While a deploy runs, one order may wait; the end of the deploy, whatever it is, serves that order.
@@ -19,7 +21,7 @@ While a deploy runs, one order may wait; the end of the deploy, whatever it is, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from genwsgi.deploy.actions import (
@@ -34,7 +36,7 @@ from genwsgi.deploy.actions import (
     Statistics,
     TakeSnapshot,
 )
-from genwsgi.deploy.orders import OrderBook, Pending
+from genwsgi.deploy.orders import OrderBook
 from genwsgi.deploy.protocol import (
     Abort,
     Committed,
@@ -49,7 +51,9 @@ from genwsgi.deploy.protocol import (
     WorkerStatus,
     clip,
 )
+from genwsgi.deploy.running import Deploy
 from genwsgi.deploy.workers import Workers, named
+from genwsgi.isolation.scope import Addition
 
 __all__ = ["LEGAL", "Action", "Coordinator", "Order", "Record", "Report", "Send", "TakeSnapshot"]
 
@@ -68,18 +72,6 @@ LEGAL: Final = {
 ACKNOWLEDGE_WITHIN: Final = 10.0
 
 
-@dataclass
-class _Deploy:
-    """The running deploy.  It has a release as soon as the source was read and is new."""
-
-    pending: Pending
-    started: float
-    deadline: float
-    release: Release | None = None
-    seconds: float | None = None
-    notes: list[str] = field(default_factory=list)
-
-
 class Coordinator:
     """Decides for one host.
 
@@ -96,11 +88,11 @@ class Coordinator:
         self._workers = Workers()
         self._serving: frozenset[int] = frozenset()
         self._book = OrderBook(patience)
-        self._deploy: _Deploy | None = None
+        self._deploy: Deploy | None = None
         self._highest = committed.number
         self._reads = 0
         self._unrecorded_over: Release | None = None
-        self._failed_digest: str | None = None
+        self._failed: frozenset[str] = frozenset()
         self._ignored = 0
 
     def __repr__(self) -> str:
@@ -125,14 +117,12 @@ class Coordinator:
         if digest == self._release.digest and not pending.force:
             reason = f"release {self._release.number} is this code already"
             return self._end(Outcome.UNCHANGED, reason, now)
-        if digest == self._failed_digest and not (pending.force or pending.retry):
+        if digest in self._failed and not (pending.force or pending.retry):
             reason = "this code failed before; change it, or order its deploy explicitly"
             return self._end(Outcome.UNCHANGED, reason, now)
         order = pending.order
-        deploy.release = Release(
-            self._next_number(), digest, order.trigger, clip(order.detail), wall
-        )
-        deploy.deadline = now + self._build_timeout
+        release = Release(self._next_number(), digest, order.trigger, clip(order.detail), wall)
+        deploy.read(release, now + self._build_timeout)
         self._phase = Phase.CANARY
         return self._advance(now)
 
@@ -190,6 +180,8 @@ class Coordinator:
         self._enter("failed")
         me = self._workers.get(worker)
         if me is not None and self._about_deploy(worker, message.release):
+            if again := self._grow(message.additions, now):
+                return again
             self._remember_failure()
             reason = f"worker {me.pid}: {message.reason}"
             return self._end(Outcome.FAILED, reason, now, message.traceback)
@@ -334,10 +326,9 @@ class Coordinator:
         pending = self._book.serve()
         if pending is None:
             return []
-        self._deploy = _Deploy(pending, started=now, deadline=now + self._build_timeout)
+        self._deploy = Deploy(pending, started=now, deadline=now + self._build_timeout)
         self._phase = Phase.READING
-        self._reads += 1
-        return [TakeSnapshot(pending.order)]
+        return self._ask_for_snapshot(self._deploy)
 
     def _advance(self, now: float) -> list[Action]:
         """Go as far as the workers' stages allow."""
@@ -356,16 +347,16 @@ class Coordinator:
             actions += self._commit(deploy, deploy.release, now)
         return actions
 
-    def _commit(self, deploy: _Deploy, release: Release, now: float) -> list[Action]:
+    def _commit(self, deploy: Deploy, release: Release, now: float) -> list[Action]:
         self._unrecorded_over, self._release = self._release, release
         self._phase = Phase.COMMITTING
         deploy.seconds = now - deploy.started
         deploy.deadline = now + ACKNOWLEDGE_WITHIN
         return [Record(release), *self._workers.commit(release.number)]
 
-    def _conclude(self, deploy: _Deploy, now: float) -> list[Action]:
-        if self._failed_digest == self._release.digest:
-            self._failed_digest = None
+    def _conclude(self, deploy: Deploy, now: float) -> list[Action]:
+        if self._release.digest in self._failed:
+            self._failed = frozenset()
         return self._end(Outcome.COMMITTED, "; ".join(deploy.notes), now)
 
     def _end(self, outcome: str, reason: str, now: float, traceback: str = "") -> list[Action]:
@@ -381,6 +372,25 @@ class Coordinator:
         actions.append(self._book.end(outcome, number, reason, now, traceback, taken))
         self._deploy, self._phase, self._unrecorded_over = None, Phase.IDLE, None
         return actions + self._serve_next(now)
+
+    def _grow(self, additions: tuple[Addition, ...], now: float) -> list[Action]:
+        """Read the source anew with what a build has found to belong in the scope, if that helps.
+
+        So the order is not ended: nothing is wrong with its code.
+        """
+        deploy = self._deploy
+        assert deploy is not None, "only a running deploy begins anew"
+        assert deploy.release is not None, "only what is built can lack something"
+        number = deploy.release.number
+        joined = deploy.grow(additions, now + self._build_timeout)
+        if not joined:
+            return []
+        self._phase = Phase.READING
+        return [*self._workers.abort(number, joined), *self._ask_for_snapshot(deploy)]
+
+    def _ask_for_snapshot(self, deploy: Deploy) -> list[Action]:
+        self._reads += 1
+        return [TakeSnapshot(deploy.pending.order, deploy.additions)]
 
     def _renumber(self, release: Release) -> list[Action]:
         """Begin the build again under a new number, for another release had this one already.
@@ -399,7 +409,7 @@ class Coordinator:
         self._unrecorded_over = None
         return event in LEGAL[self._phase]
 
-    def _read(self, event: str) -> _Deploy | None:
+    def _read(self, event: str) -> Deploy | None:
         """Return the deploy that this answers: each TakeSnapshot is, those of ended deploys too."""
         self._reads = max(0, self._reads - 1)
         return self._deploy if self._enter(event) and self._reads == 0 else None
@@ -414,8 +424,7 @@ class Coordinator:
         return me is not None and me.asked and release is not None and release.number == number
 
     def _remember_failure(self) -> None:
-        release = self._deploy.release if self._deploy is not None else None
-        self._failed_digest = release.digest if release is not None else None
+        self._failed = self._deploy.digests if self._deploy is not None else frozenset()
 
     def _next_number(self) -> int:
         self._highest += 1

@@ -26,6 +26,7 @@ from functools import cache
 from typing import Final
 
 from genwsgi.errors import ProtocolError
+from genwsgi.isolation.scope import Addition
 
 #: The largest body of a frame, in bytes.  Longer is refused before it is read.
 MAX_FRAME: Final = 1 << 20
@@ -92,11 +93,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """Release ``release`` can't be built in this worker: one line why, and the whole traceback."""
+    """Release ``release`` can't be built in this worker: one line why, and the whole traceback.
+
+    :ivar additions: what has to join the scope, if that is all that is wrong.
+    """
 
     release: int
     reason: str
     traceback: str
+    additions: tuple[Addition, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from genwsgi.deploy.coordinator import (
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
 from genwsgi.deploy.rundir import RunDirectory, peer_uid
+from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ProtocolError
 
@@ -338,7 +339,7 @@ class CoordinatorServer:
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, TakeSnapshot):
-                self._take_snapshot()
+                self._take_snapshot(action)
             elif isinstance(action, Record):
                 try:
                     self._directory.record(action.release)
@@ -355,10 +356,16 @@ class CoordinatorServer:
             elif isinstance(action, Report):
                 self._report(action.order, action.outcome)
 
-    def _take_snapshot(self) -> None:
+    def _take_snapshot(self, action: TakeSnapshot) -> None:
         self._swept = None
+        if action.additions:
+            self._log.info(
+                "order %s begins anew, for its scope was too small: %s",
+                action.order.id,
+                "; ".join(map(in_words, action.additions)),
+            )
         try:
-            digest = self._source.take(self._decision.release.digest)
+            digest = self._source.take(self._decision.release.digest, action.additions)
         except (GenwsgiError, OSError) as error:
             trace = getattr(error, "traceback", "")
             now = time.monotonic()

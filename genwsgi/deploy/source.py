@@ -34,13 +34,9 @@ class Source:
 
     def grow(self, additions: Iterable[Addition]) -> None:
         """Have ``additions`` in the scope from now on; what is there already is passed over."""
-        known = {(item.name, item.folder): item for item in self.rules.additions}
-        for item in additions:
-            known.setdefault((item.name, item.folder), item)
-        ordered = tuple(known[key] for key in sorted(known))
-        self.rules = replace(self.rules, additions=ordered)
+        self.rules = _grown(self.rules, additions)
 
-    def take(self, committed: str | None = None) -> str:
+    def take(self, committed: str | None = None, additions: Iterable[Addition] = ()) -> str:
         """Take a snapshot of the tree as it is now and return its digest.
 
         Its scope has what that of ``committed`` has grown by: so a coordinator that was restarted
@@ -48,15 +44,24 @@ class Source:
 
         :param committed: digest of the release that is served, whose flaws are not held against
             the new one; ``None`` for the first.
+        :param additions: what further belongs in the scope of this snapshot, and of later ones
+            only if this one is committed.
         :raises SnapshotError, TargetError: it can't be taken; what was served still is.
         """
         if committed is None:
-            scope = self.scope()
+            scope = find_scope(_grown(self.rules, additions))
             return self.store.take(scope, self._others(scope))
         known = self.store.open(committed)
         try:
             self.grow(known.additions)
-            scope = self.scope()
+            scope = find_scope(_grown(self.rules, additions))
             return self.store.take(scope, self._others(scope), known)
         finally:
             known.release()
+
+
+def _grown(rules: ScopeRules, additions: Iterable[Addition]) -> ScopeRules:
+    known = {(item.name, item.folder): item for item in rules.additions}
+    for item in additions:
+        known.setdefault((item.name, item.folder), item)
+    return replace(rules, additions=tuple(known[key] for key in sorted(known)))

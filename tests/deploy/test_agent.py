@@ -27,7 +27,8 @@ from genwsgi.deploy.protocol import (
     Welcome,
 )
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.errors import BuildError, RunDirectoryError, SnapshotError
+from genwsgi.errors import BuildError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.isolation.scope import Addition
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, in_thread, release, short
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
@@ -49,12 +50,14 @@ class FakeLive:
     """A live application that builds what a test says.
 
     :ivar codes: what the build of a digest does, if it is not to succeed at once.
+    :ivar growing: the labels of the builds that may ask for a larger scope.
     :ivar served: the labels of what was swapped in, in order; ``discarded`` is alike.
     """
 
     def __init__(self) -> None:
         self.codes: dict[str, Callable[[Callable[[int], None]], None]] = {}
         self.begun: list[str] = []
+        self.growing: list[str] = []
         self.served: list[str] = []
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
@@ -69,6 +72,8 @@ class FakeLive:
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)
+        if grow:
+            self.growing.append(release)
         number = len(self.begun)
         self.codes.get(digest, lambda on_module: None)(on_module)
         return FakeGeneration(number, release)
@@ -346,6 +351,37 @@ def test_failed_build_sends_the_traceback(worker: Worker) -> None:
     assert worker.live.served == ["1-code1"]
     connection.send(Prepare(release(3)))
     assert connection.expect(Ready).release == 3
+
+
+def test_scope_that_is_too_small_is_said(worker: Worker) -> None:
+    """A build that lacks something in its scope sends what, and how it failed for want of it."""
+    additions = (
+        Addition("kit", "imports shop (kit: import shop)"),
+        Addition("", "the application has put it on sys.path", "/srv/shop/lib"),
+    )
+    error = ScopeError("myapp", additions, "Traceback: all of it")
+
+    def lack(on_module: Callable[[int], None]) -> None:
+        raise error
+
+    worker.live.codes["code2"] = lack
+    connection = worker.start()
+    connection.send(Prepare(release(2)))
+    assert connection.receive() == Failed(2, str(error), "Traceback: all of it", additions)
+    assert worker.live.served == ["1-code1"]
+
+
+def test_what_is_committed_is_built_with_the_scope_it_has(worker: Worker) -> None:
+    """Only a build that is part of a deploy may ask for a larger scope: who boots or is behind
+    must serve what is committed.
+    """
+    connection = worker.start()
+    connection.send(Prepare(release(2)))
+    connection.expect(Ready)
+    worker.directory.record(release(3))
+    connection.send(Welcome(release(3)))
+    connection.expect(Committed)
+    assert worker.live.growing == ["2-code2"]
 
 
 def test_failure_too_long_for_a_message_is_cut(worker: Worker) -> None:

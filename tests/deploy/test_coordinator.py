@@ -28,6 +28,8 @@ from genwsgi.deploy.protocol import (
     Release,
     Welcome,
 )
+from genwsgi.deploy.running import GROWTHS
+from genwsgi.isolation.scope import Addition
 from tests.deploy.host import FIRST, NEW, TIMEOUT, Host, an_order, messages, reports
 
 # -- the way of a good deploy
@@ -605,3 +607,136 @@ def test_long_texts_are_clipped():
     assert len(prepare.release.detail) <= 1 << 16
     (outcome,) = reports(host.call("failed", 1, Failed(2, "y" * 10**6, "z" * 10**6)))
     assert max(len(outcome.reason), len(outcome.traceback)) <= 1 << 16
+
+
+# -- a scope that is too small
+
+
+PROM = Addition("prometheus_client", "keeps a registry of metrics")
+MITES = Addition("mites", "imports shop (mites: import shop)")
+LIBRARY = Addition("", "the application has put it on sys.path", "/srv/shop/lib")
+
+
+def too_small(host, worker, release, *additions):
+    """A worker's build of ``release`` shows that ``additions`` belong in the scope."""
+    message = Failed(release, "the scope is too small", "", additions)
+    return host.call("failed", worker, message)
+
+
+@pytest.mark.parametrize("phase", [Phase.CANARY, Phase.PREPARING])
+def test_a_scope_that_is_too_small_begins_the_deploy_anew(phase):
+    """All who were told to build discard, and the source is read again with what is to join."""
+    host = Host(2).to(phase)
+    did = too_small(host, 1, 2, PROM)
+    asked = [1] if phase is Phase.CANARY else [1, 2]
+    assert [(to, message.release) for to, message in messages(did)] == [(to, 2) for to in asked]
+    assert did[-1] == TakeSnapshot(an_order(), (PROM,))
+    assert host.coordinator.phase == "reading"
+    assert host.outcomes() == []
+    again = Release(3, "new, larger", "ctl", "by hand", 1000.0)
+    assert host.taken("new, larger") == [Send(1, Prepare(again))]
+    host.ready(1, 2, release=3)
+    host.swapped(1, 2, release=3)
+    assert host.outcomes() == [("a", Outcome.COMMITTED)]
+    assert host.last.release == 3
+    assert host.last.reason == ("prometheus_client joins the scope: keeps a registry of metrics")
+
+
+def test_a_deploy_that_begins_anew_has_all_its_time_again():
+    """Reading again, and building again, each have as long as at the first time."""
+    host = Host(1).to(Phase.CANARY)
+    host.now = TIMEOUT - 1
+    too_small(host, 1, 2, PROM)
+    assert host.coordinator.next_deadline() == 2 * TIMEOUT - 1
+    host.now = 2 * TIMEOUT - 2
+    host.taken("new, larger")
+    assert host.coordinator.next_deadline() == 3 * TIMEOUT - 2
+
+
+def test_a_scope_that_did_not_grow_is_a_failure():
+    """What has joined the scope already can't be why it is too small: the deploy fails."""
+    host = Host(1).to(Phase.CANARY)
+    too_small(host, 1, 2, PROM)
+    host.taken("new, larger")
+    host.call("failed", 1, Failed(3, "still too small", "Traceback", (PROM,)))
+    assert host.outcomes() == [("a", Outcome.FAILED)]
+    assert (host.last.release, host.last.reason) == (3, "worker 101: still too small")
+    assert host.last.traceback == "Traceback"
+
+
+def test_each_round_adds_to_those_before():
+    """What joined stays, folders too, and only what is new is said to be new."""
+    host = Host(1).to(Phase.CANARY)
+    assert too_small(host, 1, 2, PROM)[-1].additions == (PROM,)
+    host.taken("larger")
+    assert too_small(host, 1, 3, PROM, MITES)[-1].additions == (PROM, MITES)
+    host.taken("larger still")
+    assert too_small(host, 1, 4, LIBRARY)[-1].additions == (PROM, MITES, LIBRARY)
+    host.taken("largest")
+    host.ready(1, release=5)
+    host.swapped(1, release=5)
+    assert host.last.reason.split("; ") == [
+        "prometheus_client joins the scope: keeps a registry of metrics",
+        "mites joins the scope: imports shop (mites: import shop)",
+        "/srv/shop/lib joins the scope: the application has put it on sys.path",
+    ]
+
+
+def test_a_scope_that_grows_for_ever_is_a_failure():
+    """A deploy begins anew so many times, and no more."""
+    host = Host(1).to(Phase.CANARY)
+    for number in range(GROWTHS):
+        too_small(host, 1, 2 + number, Addition(f"package{number}", "it imports shop"))
+        host.taken(f"larger {number}")
+    too_small(host, 1, 2 + GROWTHS, Addition("one_more", "it imports shop"))
+    assert host.outcomes() == [("a", Outcome.FAILED)]
+
+
+def test_the_next_deploy_begins_with_the_committed_scope():
+    """What joined for a deploy that failed does not join for the next one."""
+    host = Host(1).to(Phase.CANARY)
+    too_small(host, 1, 2, PROM)
+    host.taken("new, larger")
+    host.call("failed", 1, Failed(3, "ValueError", ""))
+    assert host.order("b") == [TakeSnapshot(an_order("b"))]
+
+
+def test_only_the_first_word_of_a_small_scope_counts():
+    """Another worker that finds the same, of the release that is given up, is not heard."""
+    host = Host(2).to(Phase.PREPARING)
+    too_small(host, 1, 2, PROM)
+    assert too_small(host, 2, 2, PROM) == []
+    assert host.ignored == 1
+    assert host.coordinator.phase == "reading"
+
+
+def test_a_worker_that_dies_meanwhile_does_not_end_the_order():
+    """While the source is read anew nobody builds, so nobody's death is about the release."""
+    host = Host(2).to(Phase.PREPARING)
+    too_small(host, 1, 2, PROM)
+    host.call("gone", 1)
+    assert messages(host.taken("new, larger"))[0][0] == 2
+
+
+def test_the_watch_does_not_retry_code_that_failed_with_a_larger_scope():
+    """Code that failed is known by each of its snapshots: the small scope's is read first."""
+    host = Host(1)
+    host.order("a", "watch")
+    host.taken("new")
+    too_small(host, 1, 2, PROM)
+    host.taken("new, larger")
+    host.call("failed", 1, Failed(3, "ValueError", ""))
+    host.order("b", "watch")
+    host.taken("new")
+    assert host.outcomes() == [("a", Outcome.FAILED), ("b", Outcome.UNCHANGED)]
+
+
+def test_an_order_that_waits_need_not_wait_for_another_round():
+    """A deploy that begins anew gives way to a newer order as any other does."""
+    host = Host(1).to(Phase.CANARY)
+    host.order("b")
+    too_small(host, 1, 2, PROM)
+    host.tick(host.coordinator.next_deadline())
+    assert host.outcomes() == [("a", Outcome.SUPERSEDED)]
+    assert host.taken("late") == []
+    assert messages(host.taken("b's"))[0][1].release.digest == "b's"

@@ -28,11 +28,14 @@ from genwsgi.deploy.protocol import (
     Release,
     Welcome,
 )
+from genwsgi.deploy.running import GROWTHS
+from genwsgi.isolation.scope import Addition
 
 FIRST = Release(1, "code 0", "start", "", 0.0)
 TIMEOUT = 60.0
 DIGESTS = [f"code {number}" for number in range(4)]
 MOST_WORKERS = 4
+ADDITIONS = [Addition(f"package{number}", "it imports shop") for number in range(GROWTHS + 2)]
 
 
 def same(one, other):
@@ -79,6 +82,7 @@ class Deploys(RuleBasedStateMachine):
     def start(self):
         """Start a coordinator from what is recorded."""
         self.coordinator = Coordinator(self.recorded, build_timeout=TIMEOUT)
+        self.sizes: dict[str, list[int]] = {}
         self.reads = 0
         self.serving: frozenset[int] = frozenset()
 
@@ -89,6 +93,7 @@ class Deploys(RuleBasedStateMachine):
         for action in actions:
             if isinstance(action, TakeSnapshot):
                 self.reads += 1
+                self.check_growth(action)
             elif isinstance(action, Report):
                 assert self.open_orders.pop(action.order.id) == action.order, "reported twice"
                 assert action.outcome.id == action.order.id
@@ -104,6 +109,15 @@ class Deploys(RuleBasedStateMachine):
                 for agent in self.agents:
                     if agent.connection == action.worker:
                         agent.inbox.append(action.message)
+
+    def check_growth(self, action):
+        """One order's scope grows with each reading, and only so often."""
+        sizes = self.sizes.setdefault(action.order.id, [])
+        assert len(action.additions) == len(set(action.additions))
+        assert len(action.additions) > (sizes[-1] if sizes else -1)
+        assert action.additions or not sizes, "begun anew for nothing"
+        sizes.append(len(action.additions))
+        assert len(sizes) <= 1 + GROWTHS
 
     def record(self, release):
         """The commit point: everybody who is alive and known must be ready for it."""
@@ -271,13 +285,44 @@ class Deploys(RuleBasedStateMachine):
                     setattr(agent, name, None)
 
     @precondition(lambda self: any(agent.building for agent in self.agents))
-    @rule(good=st.sampled_from([True, True, True, False]), everybody=st.booleans())
-    def finish_build(self, good, everybody):
-        """A build ends well or badly, in one worker or in all."""
+    @rule(
+        good=st.sampled_from([True, True, True, False]),
+        everybody=st.booleans(),
+        additions=st.just(()) | st.lists(st.sampled_from(ADDITIONS)).map(tuple),
+    )
+    def finish_build(self, good, everybody, additions):
+        """A build ends well or badly, perhaps with its scope too small, in one worker or in all."""
         for agent in [agent for agent in self.agents if agent.building][: None if everybody else 1]:
-            self.conclude(agent, good)
+            self.conclude(agent, good, additions)
 
-    def conclude(self, agent, good):
+    @precondition(lambda self: not self.open_orders)
+    @rule(
+        digest=st.sampled_from(DIGESTS),
+        times=st.integers(1, len(ADDITIONS)),
+        canary=st.booleans(),
+        read=st.booleans(),
+    )
+    def deploy_what_lacks_something(self, digest, times, canary, read):
+        """A deploy is ordered, and its builds find one thing after the other to be missing."""
+        self.give_an_order("ctl", True, digest)
+        self.look_who_serves()
+        for addition in ADDITIONS[:times]:
+            self.hear_all()
+            if not canary:
+                self.carry_on(range(1), 1)
+                self.hear_all()
+            for agent in [agent for agent in self.agents if agent.building]:
+                self.conclude(agent, False, (addition,))
+            while self.reads and (read or addition is not ADDITIONS[times - 1]):
+                self.read_the_source(digest)
+
+    def hear_all(self):
+        """Everybody hears what there is to hear, and no build ends."""
+        for agent in self.agents:
+            while agent.inbox:
+                self.handle(agent, agent.inbox.pop(0))
+
+    def conclude(self, agent, good, additions=()):
         """End the build of one worker, if it was not told to drop it meanwhile."""
         release, agent.building = agent.building, None
         if release is None:
@@ -286,7 +331,7 @@ class Deploys(RuleBasedStateMachine):
             agent.prepared = release
             self.say(agent, Ready(release.number, 0.1))
         else:
-            self.say(agent, Failed(release.number, "no", "Traceback"))
+            self.say(agent, Failed(release.number, "no", "Traceback", additions))
 
     def say(self, agent, message):
         """Send a message, if connected."""

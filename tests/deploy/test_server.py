@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from genwsgi.deploy.protocol import (
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
 from genwsgi.deploy.source import Source
-from genwsgi.isolation.scope import ScopeRules
+from genwsgi.isolation.scope import Addition, ScopeRules
 from genwsgi.isolation.snapshot import Store
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, release, short
 from tests.helpers import wait_until
@@ -269,6 +270,75 @@ def test_failed_build_is_reported_whole(host: Host, caplog: pytest.LogCaptureFix
     told = f"failed: worker 102: KeyError: 'x'; release 1-{host.directory.committed().digest[:8]}"
     assert f"{told} serves on\nTraceback: all of it" in caplog.text
     assert host.directory.committed().number == 1
+
+
+def test_scope_that_is_too_small(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that names what belongs in the scope gets a release that has it, and no failure."""
+    installed = host.tree.parent / "site-packages"
+    installed.mkdir()
+    (installed / "kit.py").write_text("")
+    rules = host.source.rules
+    host.source.rules = dataclasses.replace(rules, path=(*rules.path, str(installed)))
+    host.start()
+    one, other = host.worker(101), host.worker(102)
+    host.write(2)
+    client = host.order("a")
+    small = one.expect(Prepare).release
+    one.send(Failed(2, "too small", "", (Addition("kit", "imports shop (kit: import shop)"),)))
+    assert "kit joins the scope: imports shop" in one.expect(Abort).reason
+    large = prepare(one)
+    assert prepare(other) == large
+    assert (large.number, large.digest != small.digest) == (3, True)
+    for worker in (one, other):
+        commit(worker)
+    outcome = client.expect(OrderOutcome)
+    assert (outcome.outcome, outcome.release) == ("committed", 3)
+    assert outcome.reason == "kit joins the scope: imports shop (kit: import shop)"
+    assert "order a begins anew, for its scope was too small: kit joins the scope" in caplog.text
+    committed = host.source.store.open(large.digest)
+    committed.release()
+    assert "kit" in committed.tops
+    assert host.directory.orders() == []
+
+
+def test_coordinator_that_dies_while_a_scope_grows(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next coordinator takes the order up from its beginning, and finds the same again."""
+    (host.tree / "site-packages").mkdir()
+    (host.tree / "site-packages" / "kit.py").write_text("")
+    rules = host.source.rules
+    path = (*rules.path, str(host.tree / "site-packages"))
+    host.source.rules = dataclasses.replace(rules, path=path)
+    take = host.source.take
+    addition = Addition("kit", "imports shop")
+
+    def die(committed: str | None = None, additions: Iterable[Addition] = ()) -> str:
+        if additions:
+            raise RuntimeError("killed")
+        return take(committed)
+
+    monkeypatch.setattr(host.source, "take", die)
+    host.write(2)
+    host.start("an edit")
+    worker = host.worker(101)
+    worker.expect(Prepare)
+    worker.send(Failed(2, "too small", "", (addition,)))
+    host.join()
+    assert isinstance(host.error, RuntimeError)
+    host.error = None
+    assert len(host.directory.orders()) == 1
+    monkeypatch.undo()
+    host.start()
+    again = host.worker(101)
+    again.send(Failed(again.expect(Prepare).release.number, "too small", "", (addition,)))
+    again.expect(Abort)
+    prepare(again)
+    commit(again)
+    wait_until(lambda: host.directory.orders() == [], what="the outcome")
+    snapshot = host.source.store.open(host.directory.committed().digest)
+    snapshot.release()
+    assert "kit" in snapshot.tops
 
 
 def test_syntax_error_disturbs_no_worker(host: Host) -> None:

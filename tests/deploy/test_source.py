@@ -128,3 +128,15 @@ def test_growth_lasts(source: Source, tree: Path, tmp_path: Path) -> None:
     assert package.reason == "imports shop"
     assert "gone" not in again.scope().packages
     assert again.scope().watched == (str(tree),), "an installed package is watched"
+
+
+def test_growth_for_one_snapshot(source: Source, tree: Path, tmp_path: Path) -> None:
+    """What joins the scope for one snapshot is in later ones only if that one is committed."""
+    installed = tmp_path / "site-packages"
+    write(installed, {"kit/__init__.py": ""})
+    source.rules = replace(source.rules, path=(*source.rules.path, str(installed)))
+    small = source.take()
+    large = source.take(small, [Addition("kit", "imports shop")])
+    assert large != small
+    assert source.take(small) == small
+    assert source.take(large) == large
