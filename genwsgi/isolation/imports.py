@@ -10,7 +10,8 @@ name is pointed at the generation in whose name the code runs (or, outside of an
 - ``importlib`` and the interpreter load modules through one function, which is wrapped: names of
   the scope are loaded by the generation's table under the generation's own locks.
 - A meta path finder and a path hook answer from the generation's snapshot.
-- Source lines come from there as well (:mod:`~genwsgi.isolation.sources`).
+- Source lines come from there as well (:mod:`~genwsgi.isolation.sources`), and so does the code of
+  processes that a generation starts (:mod:`~genwsgi.isolation.spawn`).
 
 Which generation that is, :mod:`~genwsgi.isolation.lookup` decides.
 """
@@ -26,7 +27,7 @@ from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from genwsgi.isolation import lookup, sources
+from genwsgi.isolation import late, lookup, sources, spawn
 from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
@@ -105,6 +106,7 @@ def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     token = importing_shared.set(True)
     try:
         module: ModuleType = _find_and_load(name, import_)
+        late.loaded(name)
         return module
     finally:
         importing_shared.reset(token)
@@ -123,6 +125,7 @@ def install(provider: Provider) -> None:
             sys.path_hooks.insert(0, _folder_hook)
             bootstrap._find_and_load = _load
             sources.install()
+            spawn.install()
         lookup.providers.append(provider)
 
 
@@ -132,6 +135,7 @@ def uninstall(provider: Provider) -> None:
         lookup.providers.remove(provider)
         if lookup.providers:
             return
+        spawn.uninstall()
         sources.uninstall()
         bootstrap._find_and_load = _find_and_load
         sys.path_hooks.remove(_folder_hook)

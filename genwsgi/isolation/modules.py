@@ -184,16 +184,17 @@ class EndedTable:
     this alive, which knows whose the names were and refuses them.
 
     :ivar names: the top-level names of the scope that the generation had.
+    :ivar what: which generation it was and how it ended, for errors.
     """
 
     closed = True
 
     def __init__(self, table: ModuleTable) -> None:
         self.names = table.names
-        self._what = f"{table.generation.name} is {table.generation.state.value}"
+        self.what = f"{table.generation.name} is {table.generation.state.value}"
 
     def __repr__(self) -> str:
-        return f"<EndedTable: {self._what}>"
+        return f"<EndedTable: {self.what}>"
 
     @property
     def modules(self) -> dict[str, ModuleType]:
@@ -213,7 +214,7 @@ class EndedTable:
 
         :raises ImportError: always.
         """
-        raise _refusal(self._what, fullname)
+        raise _refusal(self.what, fullname)
 
 
 def _refusal(what: str, fullname: str) -> ImportError:

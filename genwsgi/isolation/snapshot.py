@@ -102,6 +102,10 @@ class Snapshot:
             place = above
         return True
 
+    def fileno(self) -> int:
+        """Return the descriptor that holds the snapshot: a process that has it holds it as well."""
+        return self._pin.fileno()
+
     def release(self) -> None:
         """Let go of the snapshot: nobody in this process imports from it any more."""
         self._pin.close()

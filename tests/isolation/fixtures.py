@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.isolation import imports, sources, view
+from genwsgi.isolation import imports, late, sources, view
 from genwsgi.isolation.effects import threads
 from tests.isolation.sources import Site
 
@@ -33,6 +33,8 @@ def process() -> dict[str, Any]:
         "lines": [linecache.lazycache, linecache.getlines, linecache.updatecache],
         "findsource": inspect.findsource,
         "extract": getattr(traceback.StackSummary, sources._EXTRACT).__func__,
+        "spawn": getattr(sys.modules.get("multiprocessing.spawn"), "get_preparation_data", None),
+        "late": set(late._waiting),
         "register": atexit.register,
         "signal": signal.signal,
         "call_handlers": logging.Logger.callHandlers,
