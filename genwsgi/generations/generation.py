@@ -26,12 +26,14 @@ class Generation:
     :ivar release: what it was built from, in words for people, logs and the environ.
     :ivar application: the WSGI callable; ``None`` until it is built.
     :ivar modules: its module table; what that is, is the business of the isolation layer.
+    :ivar effects: what it does to the process outside of them; the isolation layer's as well.
     """
 
     __slots__ = (
         "__weakref__",
         "_contexts",
         "application",
+        "effects",
         "leases",
         "modules",
         "name",
@@ -46,6 +48,7 @@ class Generation:
         self.release = release
         self.application: Callable[..., Any] | None = None
         self.modules: Any = None
+        self.effects: Any = None
         self.state = State.BUILDING
         self.leases = Leases()
         # Contexts per thread: frameworks keep per-thread objects in context variables and expect

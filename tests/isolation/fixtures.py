@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import codecs
+import copyreg
+import functools
 import inspect
 import linecache
 import logging
+import mimetypes
+import os
 import signal
+import sqlite3
 import sys
 import threading
 import traceback
@@ -19,6 +25,29 @@ import pytest
 from genwsgi.isolation import imports, late, sources, view
 from genwsgi.isolation.effects import threads
 from tests.isolation.sources import Site
+
+#: What effects replace while they are written down.
+PATCHED: list[tuple[Any, tuple[str, ...]]] = [
+    (atexit, ("register", "unregister")),
+    (codecs, ("register", "unregister", "register_error")),
+    (copyreg, ("pickle", "add_extension")),
+    (functools, ("singledispatch",)),
+    (logging.Logger, ("callHandlers", "handlers")),
+    (mimetypes, ("add_type", "init", "guess_type", "guess_all_extensions", "guess_extension")),
+    (os, ("register_at_fork",)),
+    (signal, ("signal",)),
+    (sqlite3, ("register_adapter", "register_converter")),
+    (sqlite3.dbapi2, ("register_adapter", "register_converter")),
+    (threading, (threads.START,)),
+]
+
+#: Where nothing of a generation may be left.
+REGISTRIES: list[Any] = [
+    copyreg.dispatch_table,
+    copyreg._extension_registry,  # type: ignore[attr-defined]
+    sqlite3.adapters,
+    sqlite3.converters,
+]
 
 
 def process() -> dict[str, Any]:
@@ -35,11 +64,12 @@ def process() -> dict[str, Any]:
         "extract": getattr(traceback.StackSummary, sources._EXTRACT).__func__,
         "spawn": getattr(sys.modules.get("multiprocessing.spawn"), "get_preparation_data", None),
         "late": set(late._waiting),
-        "register": atexit.register,
-        "signal": signal.signal,
-        "call_handlers": logging.Logger.callHandlers,
-        "handlers": "handlers" in vars(logging.Logger),
-        "start": getattr(threading, threads.START),
+        "functions": [
+            (owner.__name__, name, vars(owner).get(name))
+            for owner, names in PATCHED
+            for name in names
+        ],
+        "registries": [table.copy() for table in REGISTRIES],
         "root": list(logging.getLogger().handlers),
         "finders": [
             p for p, f in sys.path_importer_cache.items() if type(f).__name__ == "ScopeFolderFinder"

@@ -6,10 +6,13 @@ import logging
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, TypeVar
 
 from genwsgi.generations.generation import Generation, active
 from genwsgi.generations.lifecycle import State
+from genwsgi.isolation import late
+from genwsgi.isolation.asking import asking
 
 log = logging.getLogger("genwsgi")
 
@@ -24,7 +27,7 @@ class Record:
     """What one generation did of one kind.  Each method may raise: the others go on."""
 
     def __init__(self, book: Book) -> None:
-        self.book = weakref.proxy(book)
+        self.book = weakref.ref(book)
         self.name = book.name
 
     def built(self) -> None:
@@ -52,11 +55,13 @@ class Book:
     """The records of one generation, one of each family.
 
     :ivar first: whether no other generation was there when this one began.
+    :ivar closed: whether it has been undone or retired.
     """
 
     def __init__(self, generation: Generation) -> None:
         self.generation = weakref.ref(generation)
         self.first = not _books
+        self.closed = False
         self.name = generation.name
         self.records: dict[type[Record], Record] = {}
 
@@ -69,35 +74,46 @@ class Book:
         raise NotImplementedError
 
 
-_books: weakref.WeakKeyDictionary[Generation, Book] = weakref.WeakKeyDictionary()
+#: Those of all generations that still exist.
+_books: weakref.WeakSet[Book] = weakref.WeakSet()
 
 
 def open_book(generation: Generation, book: Book) -> None:
     """Begin to write down what ``generation`` does."""
-    _books[generation] = book
+    generation.effects = book
+    _books.add(book)
 
 
 def book_of(generation: Generation) -> Book | None:
     """Return the book of ``generation``, if it has one."""
-    return _books.get(generation)
+    book: Book | None = generation.effects
+    return book
 
 
 def acting(kind: type[R]) -> R | None:
-    """Return the record of the generation in whose name this code runs, ``None`` outside of any."""
+    """Return the record of the generation that asks, see :func:`asking`; ``None`` if none does."""
+    if importing_shared.get():
+        return None
+    generation = asking()
+    book = None if generation is None else generation.effects
+    return None if book is None else book.records[kind]
+
+
+def entered(kind: type[R]) -> R | None:
+    """Return the record of the generation in whose context this is: quicker than :func:`acting`."""
     generation = active.get()
     if generation is None or importing_shared.get():
         return None
-    book = _books.get(generation)
-    return None if book is None else book.of(kind)
+    book = generation.effects
+    return None if book is None else book.records[kind]
 
 
 def living() -> list[tuple[Generation, Book]]:
     """Return the generations that have a book, newest first."""
     found = []
-    for reference in _books.keyrefs():
-        generation = reference()
-        book = None if generation is None else _books.get(generation)
-        if generation is not None and book is not None:
+    for book in list(_books):
+        generation = book.generation()
+        if generation is not None:
             found.append((generation, book))
     return sorted(found, key=lambda item: -item[0].number)
 
@@ -118,6 +134,12 @@ class Patches:
 
     def __init__(self) -> None:
         self._put: list[tuple[Any, str, Any, Any]] = []
+        self._awaited: list[tuple[str, Callable[[ModuleType], None]]] = []
+
+    def when_loaded(self, name: str, wrap: Callable[[ModuleType], None]) -> None:
+        """Call ``wrap`` with the shared module ``name`` when it is there, which may be now."""
+        self._awaited.append((name, wrap))
+        late.when_loaded(name, wrap)
 
     def put(self, owner: Any, name: str, stand_in: object) -> None:
         """Replace an attribute of a module or a class."""
@@ -126,6 +148,8 @@ class Patches:
 
     def take_back(self) -> None:
         """Put back what was there, last first; what somebody else replaced since stays theirs."""
+        while self._awaited:
+            late.never_mind(*self._awaited.pop())
         while self._put:
             owner, name, before, stand_in = self._put.pop()
             if vars(owner).get(name) is not stand_in:

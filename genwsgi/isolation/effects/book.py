@@ -8,7 +8,18 @@ from types import ModuleType
 from typing import cast
 
 from genwsgi.generations.generation import Generation
-from genwsgi.isolation.effects import exits, lists, logs, signals, threads
+from genwsgi.isolation.effects import (
+    claims,
+    codings,
+    exits,
+    forks,
+    lists,
+    logs,
+    mimes,
+    registries,
+    signals,
+    threads,
+)
 from genwsgi.isolation.effects.base import Book, Record, Run, book_of, open_book
 
 log = logging.getLogger("genwsgi")
@@ -20,6 +31,10 @@ _installed = 0
 #: Every family's module and record, in the order of installing; all that ends goes backwards.
 _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (lists, lists.Lists),
+    (registries, claims.Claims),
+    (codings, codings.Codecs),
+    (mimes, mimes.Mimes),
+    (forks, forks.Forks),
     (signals, signals.Signals),
     (logs, logs.Logs),
     (threads, threads.Threads),
@@ -44,6 +59,7 @@ class Effects(Book):
     def undo(self) -> None:
         """Undo all of it: the build failed.  Threads are told to stop; see :meth:`stragglers`."""
         self.built()
+        self.closed = True
         for record in reversed(self.records.values()):
             self._guarded(record, "undo")
 
@@ -54,6 +70,7 @@ class Effects(Book):
         """
         for record in reversed(self.records.values()):
             self._guarded(record, "retire", run)
+        self.closed = True
 
     def stragglers(self) -> list[threading.Thread]:
         """Threads that the generation started and that still run."""

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from genwsgi.isolation.effects.base import Patches, Record, Run, acting, living
+from genwsgi.isolation.effects.base import Book, Patches, Record, Run, acting, living
 
 log = logging.getLogger("genwsgi")
 
@@ -23,7 +23,7 @@ class Exits(Record):
     :ivar callbacks: function, positional and keyword arguments, in the order of registration.
     """
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
 

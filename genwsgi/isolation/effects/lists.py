@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from genwsgi.isolation.effects.base import Record, Run
+from genwsgi.isolation.effects.base import Book, Record, Run
 
 _LISTS: dict[str, Callable[[], list[Any]]] = {
     "sys.path": lambda: sys.path,
@@ -18,7 +18,7 @@ _LISTS: dict[str, Callable[[], list[Any]]] = {
 class Lists(Record):
     """What one build added to them."""
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self._before = {name: list(get()) for name, get in _LISTS.items()}
         self._added: dict[str, list[Any]] = {}

@@ -8,11 +8,10 @@ generation.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from genwsgi.generations.generation import active
 from genwsgi.generations.lifecycle import State
-from genwsgi.isolation.effects.base import Patches, Record, Run, acting, living
+from genwsgi.isolation.effects.base import Book, Patches, Record, Run, entered, living
 
 log = logging.getLogger("genwsgi")
 
@@ -23,7 +22,7 @@ _patches = Patches()
 class Logs(Record):
     """The handlers of one generation, and how the loggers were set before it."""
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         #: For each logger the generation's list, and what was in it when it was last made.
         self.handlers: dict[
@@ -93,12 +92,12 @@ def _process_handlers(logger: logging.Logger) -> list[logging.Handler]:
 
 
 def _handlers_for_generation(self: logging.Logger) -> list[logging.Handler]:
-    logs = acting(Logs)
+    logs = entered(Logs)
     return _process_handlers(self) if logs is None else logs.handlers_of(self)
 
 
 def _set_handlers_for_generation(self: logging.Logger, handlers: list[logging.Handler]) -> None:
-    logs = acting(Logs)
+    logs = entered(Logs)
     if logs is None or "handlers" not in self.__dict__:
         self.__dict__["handlers"] = handlers
     else:

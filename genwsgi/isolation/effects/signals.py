@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from genwsgi.generations.lifecycle import State
-from genwsgi.isolation.effects.base import Patches, Record, acting, living
+from genwsgi.isolation.effects.base import Book, Patches, Record, acting, living
 
 log = logging.getLogger("genwsgi")
 
@@ -25,7 +25,7 @@ _claimed: dict[int, Any] = {}
 class Signals(Record):
     """The handlers of one generation, by the signal's number."""
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.handlers: dict[int, Any] = {}
 

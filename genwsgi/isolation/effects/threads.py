@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from genwsgi.generations.generation import active
-from genwsgi.isolation.effects.base import Patches, Record, Run, book_of, importing_shared
+from genwsgi.isolation.effects.base import Book, Patches, Record, Run, book_of, importing_shared
 
 #: What starts a thread, under the name this version of Python has for it.
 START = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
@@ -23,7 +23,7 @@ _patches = Patches()
 class Threads(Record):
     """The threads that one generation started."""
 
-    def __init__(self, book: Any) -> None:
+    def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.started: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from genwsgi.errors import BuildError
+from tests.helpers import wait_until
+from tests.isolation.effects.conftest import said
+from tests.isolation.sources import Site
+
+FORKING = """
+    import os
+    def say(what):
+        return lambda: said.append((what, VERSION))
+    os.register_at_fork(before=say("before"), after_in_parent=say("parent"))
+    os.register_at_fork(before=say("earlier"), after_in_child=lambda: os._exit(40 + len(said)))
+"""
+
+
+def fork(child: Callable[[], object] = lambda: None) -> int:
+    """Fork; return the exit code of a child that ends at once."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# 3.12 warns of a fork beside other threads, such as the janitor: this child only exits.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_callbacks(site: Site) -> None:
+    """Callbacks of the living generations are called in order, also in the child."""
+    first, _ = site.two(shop=FORKING)
+    assert fork() == 44
+    order = [("earlier", 2), ("before", 2), ("earlier", 1), ("before", 1)]
+    assert said == [*order, ("parent", 1), ("parent", 2)]
+    site.pending.close()
+    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    said.clear()
+    assert fork() == 42
+    assert said == [("earlier", 2), ("before", 2), ("parent", 2)]
+    site.live.close()
+    assert fork() == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_failed_build(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A failed build's are gone, and one that raises stops no fork."""
+    site.write(shop=FORKING + "    1 / 0\n")
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    site.write(shop="import os\nos.register_at_fork(before=lambda: 1 / 0)\n")
+    site.serve()
+    assert fork() == 1
+    assert said == []
+    assert "its fork callback" in caplog.text
+    site.write(shop="import os\nos.register_at_fork(before=1)\n")
+    with pytest.raises(BuildError, match="TypeError"):
+        site.build()
