@@ -1,0 +1,132 @@
+"""Which orders were accepted before, and how they ended: so that each is done once.
+
+Kept in a file beside the committed release, so that a coordinator that takes over knows it too.
+There is room for so many orders.  One that is forgotten can't be done again all the same: of those
+with a time, nothing is accepted any more that is as old as the newest of the forgotten.
+
+One thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from genwsgi.triggers.amqp.message import Refusal
+
+#: How many orders are remembered.
+ROOM: Final = 1000
+
+#: How many messages without an id are.
+NAMELESS: Final = 20
+
+
+@dataclass
+class Entry:
+    """One order.
+
+    :ivar issued_at: when it was given, as its message says.
+    :ivar outcome: what is answered when somebody asks; empty while it is under way.
+    :ivar fields: the message, while it is under way.
+    :ivar replies: to whom its outcome is told: pairs of queue and correlation id.
+    """
+
+    issued_at: float | None
+    outcome: dict[str, Any]
+    fields: dict[str, Any]
+    replies: list[list[str]]
+
+
+class Memory:
+    """The orders accepted here.
+
+    :param path: the file it is kept in; ``None``: only as long as the process lives.
+    """
+
+    def __init__(self, path: str | None, log: logging.Logger) -> None:
+        self._path = path
+        self._log = log
+        self._entries: dict[str, Entry] = {}
+        self._nameless: dict[str, str] = {}
+        self._floor = 0.0
+        if path is not None:
+            self._load(path)
+
+    def __repr__(self) -> str:
+        return f"<Memory of {len(self._entries)} orders>"
+
+    def find(self, order: str) -> Entry | None:
+        """Return what is known of an order."""
+        return self._entries.get(order)
+
+    def under_way(self) -> dict[str, Entry]:
+        """The orders that were accepted and have no outcome."""
+        return {order: entry for order, entry in self._entries.items() if not entry.outcome}
+
+    def accept(self, order: str, entry: Entry) -> None:
+        """Take an order that is not known.
+
+        :raises Refusal: it is so old that it may have been forgotten.
+        """
+        if entry.issued_at is not None and entry.issued_at <= self._floor:
+            raise Refusal("it is as old as orders that are forgotten here", quiet=True)
+        self._entries[order] = entry
+        if len(self._entries) > ROOM:
+            self._forget()
+        self._keep()
+
+    def finish(self, order: str, outcome: dict[str, Any]) -> None:
+        """Note how an order ended."""
+        entry = self._entries.get(order)
+        if entry is not None:
+            entry.outcome, entry.fields, entry.replies = outcome, {}, []
+            self._keep()
+
+    def is_done(self, body: bytes, committed: str) -> bool:
+        """Whether this message without an id has led to what is committed now."""
+        return self._nameless.get(_digest(body)) == committed
+
+    def done(self, body: bytes, committed: str) -> None:
+        """Note that this message without an id has led to what is committed now."""
+        self._nameless.pop(_digest(body), None)
+        self._nameless[_digest(body)] = committed
+        while len(self._nameless) > NAMELESS:
+            del self._nameless[next(iter(self._nameless))]
+        self._keep()
+
+    def _forget(self) -> None:
+        ended = [order for order, entry in self._entries.items() if entry.outcome]
+        for order in ended[: max(0, len(self._entries) - ROOM)]:
+            self._floor = max(self._floor, self._entries.pop(order).issued_at or 0.0)
+
+    def _load(self, path: str) -> None:
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = json.load(file)
+            self._entries = {order: Entry(**entry) for order, entry in found["entries"].items()}
+            self._nameless, self._floor = found["nameless"], found["floor"]
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self._log.error("which orders were accepted is lost (%s: %s)", path, error)
+
+    def _keep(self) -> None:
+        if self._path is None:
+            return
+        entries = {order: asdict(entry) for order, entry in self._entries.items()}
+        content = {"entries": entries, "nameless": self._nameless, "floor": self._floor}
+        try:
+            temporary = self._path + ".new"
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+            os.replace(temporary, self._path)
+        except OSError as error:
+            self._log.error("which orders were accepted can't be written down: %s", error)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,111 @@
+"""Which folders a message may name: below a release root, and nobody else's to write.
+
+What is checked is the folder as it really is, with every symlink resolved, and that path is what
+the order then carries: a link that is turned afterwards changes nothing.  From the release root
+down to the last file everything must belong to this user or root and be writable by nobody else.
+So between the check and the reading only those can change anything who may do so anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from genwsgi.triggers.amqp.message import Refusal
+
+#: The most files and folders that are looked at below one path.
+MOST: Final = 200_000
+
+_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+def check_path(path: str, roots: Iterable[str], uid: int | None = None) -> str:
+    """Return the real path of the folder ``path``, which an order may have code imported from.
+
+    :param roots: the release roots; symlinks in them are resolved.
+    :param uid: whose it may be besides root's; this process's user unless given.
+    :raises Refusal: it is no folder, lies elsewhere, or others may write in it.
+    """
+    owners = {0, os.geteuid() if uid is None else uid}
+    try:
+        real = os.path.realpath(path, strict=True)
+    except (OSError, ValueError) as error:
+        raise Refusal(f"physical_path {path} can't be followed: {_why(error)}") from error
+    bases = [os.path.realpath(root) for root in roots]
+    base = next((root for root in bases if real != root and _below(real, root)), None)
+    if base is None:
+        shown = ", ".join(bases) or "none is given"
+        raise Refusal(f"physical_path {path} is not below a release root (--release-root: {shown})")
+    try:
+        if not stat.S_ISDIR(os.lstat(real).st_mode):
+            raise Refusal(f"physical_path {path} is not a folder")
+        for place in _from(base, real):
+            _check(place, os.lstat(place), owners)
+        _check_tree(real, owners)
+    except OSError as error:
+        raise Refusal(f"physical_path {path} can't be checked: {_why(error)}") from error
+    return real
+
+
+def _below(path: str, root: str) -> bool:
+    return os.path.commonpath([path, root]) == root
+
+
+def _from(base: str, path: str) -> Iterator[str]:
+    """The folders from ``base`` down to ``path``, both of them too."""
+    yield base
+    place = base
+    for part in os.path.relpath(path, base).split(os.sep):
+        place = os.path.join(place, part)
+        yield place
+
+
+def _check(place: str, found: os.stat_result, owners: set[int]) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        # It was none a moment ago; those in the tree are followed by _check_link.
+        raise Refusal(f"{place} has become a link while it was looked at")
+    if found.st_uid not in owners:
+        raise Refusal(f"{place} belongs to user {found.st_uid}, not to this user or root")
+    if found.st_mode & _OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        raise Refusal(f"others may write to {place} (mode {mode:03o}): chmod go-w")
+
+
+def _check_tree(folder: str, owners: set[int]) -> None:
+    seen = 0
+    left, known = [folder], {folder}
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > MOST:
+                    raise Refusal(f"{folder} holds more than {MOST} files: name a folder of code")
+                place = entry.path
+                if entry.is_symlink():
+                    place = _check_link(place, owners)
+                    inside = os.path.isdir(place)
+                else:
+                    _check(place, entry.stat(follow_symlinks=False), owners)
+                    inside = entry.is_dir(follow_symlinks=False)
+                if inside and place not in known:
+                    known.add(place)
+                    left.append(place)
+
+
+def _check_link(link: str, owners: set[int]) -> str:
+    """Return what a link in the tree leads to; all above it must be as trustworthy as the tree."""
+    real = os.path.realpath(link)
+    if not os.path.lexists(real):
+        return real  # leads nowhere, so nothing is imported from it
+    for place in _from(os.sep, real):
+        found = os.lstat(place)
+        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if not sticky or place == real:  # in a sticky folder nobody can replace another's entry
+            _check(place, found, owners)
+    return real
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,81 @@
+"""Tests of genwsgi.triggers.amqp.memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from genwsgi.triggers.amqp import memory
+from genwsgi.triggers.amqp.memory import Entry, Memory
+from genwsgi.triggers.amqp.message import Refusal
+
+LOG = logging.getLogger("genwsgi")
+
+
+def entry(issued_at: float | None = None) -> Entry:
+    """An order under way."""
+    return Entry(issued_at, {}, {"id": "a"}, [["queue", "7"]])
+
+
+def test_what_was_accepted_is_known_to_the_next_process(tmp_path: Path):
+    """A memory that is opened again knows the orders, those under way with all that they need."""
+    path = str(tmp_path / "amqp")
+    first = Memory(path, LOG)
+    first.accept("a", entry(5.0))
+    first.accept("b", entry())
+    first.finish("b", {"outcome": "committed"})
+    first.done(b"body", "digest")
+    second = Memory(path, LOG)
+    assert second.under_way() == {"a": entry(5.0)}
+    known = second.find("b")
+    assert known is not None
+    assert (known.outcome, known.fields, known.replies) == ({"outcome": "committed"}, {}, [])
+    assert second.is_done(b"body", "digest")
+    assert not second.is_done(b"body", "another")
+    assert not second.is_done(b"other", "digest")
+
+
+def test_an_order_that_is_forgotten_is_not_accepted_again(monkeypatch: pytest.MonkeyPatch):
+    """There is room for so many orders; what is as old as the forgotten ones is refused."""
+    monkeypatch.setattr(memory, "ROOM", 2)
+    kept = Memory(None, LOG)
+    for number in range(1, 4):
+        kept.accept(str(number), entry(float(number)))
+        kept.finish(str(number), {"outcome": "committed"})
+    assert kept.find("1") is None
+    with pytest.raises(Refusal, match="as old as orders that are forgotten"):
+        kept.accept("1", entry(1.0))
+    kept.accept("4", entry(4.0))
+
+
+def test_an_order_under_way_is_never_forgotten(monkeypatch: pytest.MonkeyPatch):
+    """Room is made at the cost of orders that have ended."""
+    monkeypatch.setattr(memory, "ROOM", 1)
+    kept = Memory(None, LOG)
+    kept.accept("1", entry(1.0))
+    kept.accept("2", entry(2.0))
+    assert set(kept.under_way()) == {"1", "2"}
+
+
+def test_messages_without_an_id_are_remembered_up_to_a_number():
+    """The oldest of them go."""
+    kept = Memory(None, LOG)
+    for number in range(memory.NAMELESS + 1):
+        kept.done(b"%d" % number, "digest")
+    assert not kept.is_done(b"0", "digest")
+    assert kept.is_done(b"1", "digest")
+
+
+def test_a_file_that_is_damaged_or_a_full_disk_costs_the_memory_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """What can't be read or written is said, and orders are accepted all the same."""
+    path = tmp_path / "amqp"
+    path.write_text('{"entries": 7}')
+    with caplog.at_level(logging.ERROR):
+        Memory(str(path), LOG).accept("a", entry())
+        Memory(str(tmp_path / "nowhere" / "amqp"), LOG).accept("a", entry())
+    assert "which orders were accepted is lost" in caplog.records[0].getMessage()
+    assert "can't be written down" in caplog.records[-1].getMessage()
