@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import GenwsgiError, ScopeError
+from genwsgi.generations.generation import Generation
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import BackgroundBuild, LiveApplication
@@ -34,6 +35,9 @@ log = logging.getLogger("genwsgi")
 
 #: How long :meth:`GenerationalApp.close` waits for what is under way, in seconds.
 CLOSE = 5.0
+
+#: How often one deploy is built anew because its scope was too small.
+ROUNDS = 4
 
 _REFUSED = (Outcome.REFUSED, "the application is closed", "")
 
@@ -115,7 +119,7 @@ class GenerationalApp:
                     # First, and its orders wait: an edit made during the build is not missed.
                     self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
                 self._digest = self._source.take()
-                self._live.swap(self._live.build(self._digest, f"1-{self._digest[:8]}"))
+                self._live.swap(self._first())
         except BaseException:
             self.close()
             raise
@@ -186,19 +190,39 @@ class GenerationalApp:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _first(self) -> Generation:
+        """Build the first generation, with a scope that grows by what a build finds missing."""
+        for _ in range(ROUNDS):
+            try:
+                return self._live.build(self._digest, f"1-{self._digest[:8]}")
+            except ScopeError as error:
+                self._grow(error)
+            self._digest = self._source.take()
+        return self._live.build(self._digest, f"1-{self._digest[:8]}", grow=False)
+
+    def _grow(self, error: ScopeError) -> None:
+        for item in error.additions:
+            log.info("%s joins the scope: %s", item.name or item.folder, item.reason)
+        self._source.grow(error.additions)
+
     def _deploy(self, force: bool) -> tuple[str, str, str]:
         """Return the outcome, the reason and the traceback.  ``_deploying`` is held."""
-        if self._closed:
-            return _REFUSED
-        try:
-            digest = self._source.take(self._digest)
-        except (GenwsgiError, OSError) as error:
-            return Outcome.FAILED, str(error), getattr(error, "traceback", "")
-        if digest == self._digest and not force:
-            return Outcome.UNCHANGED, "", ""
-        return self._replace(digest)
+        for last in (*[False] * ROUNDS, True):
+            if self._closed:
+                return _REFUSED
+            try:
+                digest = self._source.take(self._digest)
+            except (GenwsgiError, OSError) as error:
+                return Outcome.FAILED, str(error), getattr(error, "traceback", "")
+            if digest == self._digest and not force:
+                break
+            ended = self._replace(digest, grow=not last)
+            if not isinstance(ended, ScopeError):
+                return ended
+            self._grow(ended)
+        return Outcome.UNCHANGED, "", ""
 
-    def _replace(self, digest: str) -> tuple[str, str, str]:
+    def _replace(self, digest: str, *, grow: bool) -> tuple[str, str, str] | ScopeError:
         """Build and swap, unless it takes too long or :meth:`close` is called meanwhile."""
         over = threading.Event()
         built: list[BackgroundBuild] = []
@@ -216,7 +240,8 @@ class GenerationalApp:
             self._over = over
             if self._closed:
                 over.set()
-        build = BackgroundBuild(self._live, digest, f"{self._releases + 1}-{digest[:8]}", done)
+        release = f"{self._releases + 1}-{digest[:8]}"
+        build = BackgroundBuild(self._live, digest, release, done, grow=grow)
         over.wait(self._build_timeout)
         with self._lock:
             self._over = None
@@ -230,6 +255,8 @@ class GenerationalApp:
             return _REFUSED if closed else (Outcome.FAILED, reason, where)
         if generation is None:
             failure = build.error or GenwsgiError("the build ended without a result")
+            if isinstance(failure, ScopeError) and not closed:
+                return failure
             return Outcome.FAILED, str(failure), failure.traceback
         if closed:
             self._live.discard(generation)

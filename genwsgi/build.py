@@ -7,12 +7,14 @@ import traceback
 from collections.abc import Callable
 
 from genwsgi import isolation
-from genwsgi.errors import BuildError, GenwsgiError, SnapshotError, TargetError
+from genwsgi.errors import BuildError, GenwsgiError, ScopeError, SnapshotError, TargetError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
 from genwsgi.isolation.effects import Effects, effects_of, forget_overloads, forget_types
+from genwsgi.isolation.growth import Growth, Verdict, look
 from genwsgi.isolation.modules import EndedTable, ModuleTable
+from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Snapshot
 from genwsgi.target import Target, resolve
 
@@ -26,7 +28,8 @@ def build(
     factory: bool | None = None,
     on_module: Callable[[int], None] | None = None,
     *,
-    grow: bool = True,  # noqa: ARG001 -- what finds out is about to come
+    grow: bool = True,
+    verdicts: list[Verdict] | None = None,
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
 
@@ -37,6 +40,7 @@ def build(
     :param on_module: called after each module with how many there are.  It may sleep, to leave the
         processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
     :param grow: whether a scope that is too small ends the build; else it is only logged.
+    :param verdicts: gets what is in the scope and what is not, and why.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
     :raises ScopeError: packages belong in the scope that are not in it.
     :raises BuildError: the application's code raised.
@@ -48,12 +52,21 @@ def build(
     generation.modules = table
     imports.opened(table)
     failure: GenwsgiError
+    missing: tuple[Addition, ...] = ()
+    growth = Growth(table)
     try:
-        generation.application = generation.run(_make, target, table, factory)
+        with growth:
+            generation.application = generation.run(_make, target, table, factory)
+            findings = look(growth, generation.name, grow=grow, explain=verdicts is not None)
+        if verdicts is not None:
+            verdicts.extend(findings.verdicts)
+        if grow and findings.additions:
+            missing = findings.additions
+            raise ScopeError(target.text, missing)
     except KeyboardInterrupt:
         tear_down(generation, Event.FAILED)
         raise
-    except (TargetError, SnapshotError) as error:
+    except (TargetError, SnapshotError, ScopeError) as error:
         failure = error.with_traceback(None)
     except BaseException as error:  # noqa: BLE001 -- SystemExit at import is its mistake as well
         failure = _failure_of(error, target)
@@ -64,6 +77,7 @@ def build(
         return
     # Raised out here, so that no traceback keeps the failed generation's modules.
     tear_down(generation, Event.FAILED)
+    growth.forget(missing)
     failure.__context__ = failure.__cause__ = None
     raise failure
 

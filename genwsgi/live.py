@@ -24,6 +24,7 @@ from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.isolation import effects, imports
+from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
 from genwsgi.target import Target
 
@@ -88,11 +89,13 @@ class LiveApplication:
         on_module: Callable[[int], None] | None = None,
         *,
         grow: bool = True,
+        verdicts: list[Verdict] | None = None,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread.
 
         :param release: the release in words, for the environ and the logs.
         :param grow: whether a scope that is too small ends the build; else it is only logged.
+        :param verdicts: gets what is in the scope and what is not, and why.
         :raises TargetError, ScopeError, BuildError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
         """
@@ -101,7 +104,15 @@ class LiveApplication:
             self._number += 1
             generation = Generation(self._number, release)
         try:
-            build(generation, self._target, snapshot, self._factory, on_module, grow=grow)
+            build(
+                generation,
+                self._target,
+                snapshot,
+                self._factory,
+                on_module,
+                grow=grow,
+                verdicts=verdicts,
+            )
             return generation
         except BuildAbandoned:
             # It came when the build had just ended.

@@ -27,7 +27,7 @@ from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from genwsgi.isolation import late, lookup, sources, spawn
+from genwsgi.isolation import late, lookup, sources, spawn, view
 from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
@@ -59,7 +59,8 @@ class ScopeFolderFinder:
     """The path entry finder of a folder of the scope: what is in it is what the snapshot has.
 
     ``pkgutil.iter_modules`` asks it.  Modules are found by :class:`ScopeFinder`, so what anybody
-    finds here came to the disk after the snapshot was taken: it belongs to a later release.
+    finds here came to the disk after the snapshot was taken: it belongs to a later release.  A
+    top-level name is something else: the application has put a folder of its own on the path.
     """
 
     def __init__(self, folder: str) -> None:
@@ -71,7 +72,9 @@ class ScopeFolderFinder:
         fullname: str,
         target: object = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        return self._on_disk.find_spec(fullname) if table_of_folder(self._folder) is None else None
+        if "." in fullname and table_of_folder(self._folder) is not None:
+            return None
+        return self._on_disk.find_spec(fullname)
 
     def invalidate_caches(self) -> None:
         self._on_disk.invalidate_caches()
@@ -120,6 +123,7 @@ def install(provider: Provider) -> None:
     """Make imports ask ``provider``'s generation.  Any thread; balanced by :func:`uninstall`."""
     with lock:
         if not lookup.providers:
+            view.begin()
             sys.modules = _view
             sys.meta_path.insert(0, _finder)
             sys.path_hooks.insert(0, _folder_hook)
@@ -160,4 +164,6 @@ def closed(table: ModuleTable) -> None:
     """A generation has ended: remove the proxies of modules that no other one has."""
     with lock:
         lookup.living.discard(table)
-        forget_proxies(list(lookup.living))
+        living = list(lookup.living)
+        view.drop_disused(living)
+        forget_proxies(living)

@@ -36,6 +36,8 @@ class ModuleTable:
     :ivar names: the top-level names of the scope.
     :ivar modules: the generation's part of ``sys.modules``.
     :ivar on_loaded: called after each module that was loaded, with the number so far.
+    :ivar on_import: called for each import of a shared module, with the name of the importing
+        module and what it imports.
     """
 
     def __init__(self, generation: Generation, snapshot: Snapshot) -> None:
@@ -48,6 +50,7 @@ class ModuleTable:
         self.builtins = vars(self._builtins)
         self.builtins.update(vars(builtins), __import__=self.import_, **{MARK: self})
         self.on_loaded: Callable[[int], None] | None = None
+        self.on_import: Callable[[object, str], None] | None = None
         self.closed = False
 
     def __repr__(self) -> str:
@@ -78,6 +81,8 @@ class ModuleTable:
         if fullname.partition(".")[0] not in self.names:
             if fullname == "builtins":
                 return self._builtins
+            if self.on_import is not None and globals is not None:
+                self.on_import(globals.get("__name__"), fullname)
             return self._import_shared(name, globals, locals, fromlist, level)
         module = self.import_module(fullname)
         if fromlist:
@@ -134,7 +139,7 @@ class ModuleTable:
         """
         self.closed = True
         self.modules.clear()
-        self.on_loaded = None
+        self.on_loaded = self.on_import = None
         self.snapshot.release()
 
     def _load(self, fullname: str) -> Any:

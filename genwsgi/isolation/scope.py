@@ -94,11 +94,13 @@ class Scope:
 
     :ivar roots: the folders as the operator wrote them; they may be or contain symlinks.
     :ivar additions: what of it builds have found.
+    :ivar share: packages that are never to be in it.
     """
 
     packages: dict[str, Package] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
     additions: tuple[Addition, ...] = ()
+    share: tuple[str, ...] = ()
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -153,7 +155,7 @@ def find_scope(rules: ScopeRules) -> Scope:
                 packages[addition.name] = replace(
                     found, reason=addition.reason, installed=is_installed(place)
                 )
-    return Scope(packages, tuple(roots), rules.additions)
+    return Scope(packages, tuple(roots), rules.additions, rules.share)
 
 
 def _home_of(rules: ScopeRules) -> str | None:

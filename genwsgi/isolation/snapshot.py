@@ -56,6 +56,9 @@ class Snapshot:
     :ivar files: source files (real paths) and their keys in the store.
     :ivar extensions: compiled modules inside packages of the scope; these are not copied.
     :ivar additions: what of its scope builds have found.
+    :ivar reasons: for each top-level name why it is in the scope.
+    :ivar share: packages that are never to be in the scope.
+    :ivar roots: the folders of the scope as the operator wrote them.
     """
 
     digest: str
@@ -64,6 +67,9 @@ class Snapshot:
     files: dict[str, str]
     extensions: frozenset[str]
     additions: tuple[Addition, ...]
+    reasons: dict[str, str]
+    share: frozenset[str]
+    roots: tuple[str, ...]
     folders: frozenset[str] = field(compare=False, repr=False)
     _pin: IO[bytes] = field(compare=False, repr=False)
 
@@ -149,7 +155,7 @@ class Store:
             for path, (key, source) in seen.sources.items():
                 trusted = known is not None and known.files.get(path) == key
                 self._add(path, key, source, strict=known is not None and not trusted)
-            return self._write_manifest(seen, scope.additions)
+            return self._write_manifest(seen, scope)
         except OSError as error:
             raise SnapshotError(self.path, f"the snapshot can't be written: {error}") from error
 
@@ -185,6 +191,9 @@ class Store:
             files=files,
             extensions=frozenset(manifest["extensions"]),
             additions=tuple(Addition(*item) for item in manifest["additions"]),
+            reasons=manifest["reasons"],
+            share=frozenset(manifest["share"]),
+            roots=tuple(manifest["roots"]),
             folders=_folders(files, tops),
             _pin=pin,
         )
@@ -233,14 +242,17 @@ class Store:
         else:
             _write(self.object_path(key, _BYTECODE), marshal.dumps(code))
 
-    def _write_manifest(self, seen: Survey, additions: Iterable[Addition]) -> str:
+    def _write_manifest(self, seen: Survey, scope: Scope) -> str:
         content = {
             "format": FORMAT,
             "tops": seen.tops,
             "files": {path: key for path, (key, _) in seen.sources.items()},
             "extensions": sorted(seen.extensions),
             "others": seen.others,
-            "additions": [[item.name, item.reason, item.folder] for item in additions],
+            "additions": [[item.name, item.reason, item.folder] for item in scope.additions],
+            "reasons": {name: package.reason for name, package in scope.packages.items()},
+            "share": sorted(scope.share),
+            "roots": scope.roots,
         }
         encoded = json.dumps(content, sort_keys=True).encode()
         digest = hashlib.sha256(encoded).hexdigest()[:16]

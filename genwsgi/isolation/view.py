@@ -20,6 +20,8 @@ real: dict[str, ModuleType] = sys.modules
 #: Shared modules under names that are in the scope of some living generation, but not of all: a
 #: proxy has their place in the real dict, and they are put back when it goes.
 _displaced: dict[str, ModuleType] = {}
+#: Top-level packages that the host program had loaded before anything was served: it has them.
+_hosts: set[str] = set()
 
 
 class ModuleProxy(ModuleType):
@@ -210,6 +212,25 @@ def drop_shared(tops: Collection[str]) -> None:
             for name, module in modules.copy().items():
                 if type(module) is not ModuleProxy and name.partition(".")[0] in tops:
                     del modules[name]
+
+
+def begin() -> None:
+    """Something is about to be served: what is loaded now is the host program's."""
+    with lock:
+        _hosts.clear()
+        _hosts.update(name.partition(".")[0] for name in real.copy())
+
+
+def drop_disused(living: Collection[ModuleTable]) -> None:
+    """Forget the shared copies that no generation uses any more.
+
+    A package that has moved into the scope would otherwise be kept for ever, and with it whatever
+    older generations had left in it.
+    """
+    with lock:
+        tops = {name.partition(".")[0] for name in _displaced} - _hosts
+        if living and tops:
+            drop_shared({top for top in tops if all(top in table.names for table in living)})
 
 
 def forget_proxies(living: Collection[ModuleTable]) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genwsgi.errors import ScopeError
 from genwsgi.generations.generation import Generation
-from genwsgi.isolation.scope import ScopeRules, find_scope
+from genwsgi.isolation.scope import Addition, ScopeRules, find_scope
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
 from genwsgi.target import parse
@@ -47,6 +48,8 @@ class Site:
         self.live = LiveApplication(parse(target), self.store)
         self.target = parse(target)
         self.scope: tuple[str, ...] = ()
+        self.share: tuple[str, ...] = ()
+        self.additions: tuple[Addition, ...] = ()
         self.path: tuple[str, ...] = (str(self.root),)
 
     def write(self, **files: str) -> None:
@@ -72,12 +75,26 @@ class Site:
 
     def take(self) -> str:
         """Take a snapshot of the tree as it is now."""
-        rules = ScopeRules(self.target.module, self.path, (), self.scope)
+        rules = ScopeRules(
+            self.target.module, self.path, (), self.scope, self.share, self.additions
+        )
         return self.store.take(find_scope(rules))
 
-    def build(self) -> Generation:
+    def build(self, *, grow: bool = False) -> Generation:
         """Build a generation from the tree as it is now."""
-        return self.live.build(self.take(), "test")
+        return self.live.build(self.take(), "test", grow=grow)
+
+    def grow(self, rounds: int = 4) -> dict[str, str]:
+        """Serve the tree as it is now with a scope that grows; return what joined, and why."""
+        joined: dict[str, str] = {}
+        for _ in range(rounds):
+            try:
+                self.live.swap(self.build(grow=True))
+                return joined
+            except ScopeError as error:
+                self.additions += error.additions
+                joined.update({item.name or item.folder: item.reason for item in error.additions})
+        raise AssertionError(f"the scope grows without end: {joined}")
 
     def serve(self) -> Generation:
         """Build a generation from the tree as it is now and make it the current one."""

@@ -1,0 +1,121 @@
+"""Who imports whom: written down while generations are built.
+
+What packages declare is not enough to know (many import more than they declare), so import
+*statements* are recorded as they run.  ``importlib.import_module`` and calls of ``__import__``
+without globals are on somebody else's behalf and say nothing about the module that makes them.
+
+While at least one build runs, ``builtins.__import__`` is replaced; the interpreter then calls it
+for every import statement of shared code.  Code of a generation has an ``__import__`` of its own,
+which tells :func:`note`.  What was loaded while nothing was recorded (by the host program, or by a
+request) is asked what it holds instead.
+
+``_lock`` guards installing; the dict of edges is written without it, one item at a time.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
+
+from genwsgi.isolation.holders import names_of
+from genwsgi.isolation.view import ModuleProxy, real
+
+#: Importing and imported top-level package -> how it was seen, as in ``"shop.cart: import attr"``.
+Edges = Mapping[tuple[str, str], str]
+
+_edges: dict[tuple[str, str], str] = {}
+_lock = threading.Lock()
+_builds = 0
+#: Names of modules that were loaded under the eyes of the recorder, or asked what they hold.
+_known: set[str] = set()
+#: Whether somebody has put an ``__import__`` of his own over ours, which then stays below it.
+_covered = False
+_original: Any = builtins.__import__
+
+
+def note(importer: object, name: str) -> None:
+    """Write down that the module called ``importer`` imports ``name``, an absolute name."""
+    if type(importer) is not str or not _builds:
+        return
+    edge = importer.partition(".")[0], name.partition(".")[0]
+    if edge not in _edges and edge[0] != edge[1] and edge[1] not in sys.stdlib_module_names:
+        _edges[edge] = f"{importer}: import {name}"
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record while the block runs.  Any thread; blocks may overlap."""
+    global _builds, _original, _covered
+    with _lock:
+        _builds += 1
+        if _builds == 1 and not _covered:
+            _original = builtins.__import__
+            builtins.__import__ = _recorded_import
+    try:
+        yield
+    finally:
+        with _lock:
+            _builds -= 1
+            if not _builds:
+                _covered = builtins.__import__ is not _recorded_import
+                if not _covered:
+                    builtins.__import__ = _original
+                _known.update(real)
+
+
+def loaded_unseen() -> list[str]:
+    """Return the modules that were loaded while nothing was recorded."""
+    return [name for name in real.copy() if name not in _known]
+
+
+def edges() -> Edges:
+    """Return what has been seen in this process so far."""
+    return _edges.copy()
+
+
+def ask(names: Sequence[str]) -> None:
+    """Write down for modules that were loaded unseen whose things they hold in their globals."""
+    for name in names:
+        module = real.get(name)
+        top = name.partition(".")[0]
+        if not isinstance(module, ModuleType) or type(module) is ModuleProxy:
+            continue
+        if top not in sys.stdlib_module_names:
+            for held in dict(names_of(module) or {}).values():
+                origin = _origin(held)
+                edge = top, origin.partition(".")[0]
+                if edge[1] not in sys.stdlib_module_names and edge[0] != edge[1] and edge[1]:
+                    _edges.setdefault(edge, f"{name} holds something of {origin}")
+
+
+def _origin(held: Any) -> str:
+    """Return the name of the module that ``held`` is or comes from, or nothing."""
+    kind = type(held)
+    if kind is FunctionType:
+        name = held.__module__
+    else:
+        names = names_of(held)
+        if names is None:
+            return ""
+        name = names.get("__name__" if issubclass(kind, ModuleType) else "__module__")
+    return name if type(name) is str else ""
+
+
+def _recorded_import(
+    name: str,
+    globals: Mapping[str, object] | None = None,
+    locals: Mapping[str, object] | None = None,
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> ModuleType:
+    """``builtins.__import__`` while something is built."""
+    # A relative import stays in its own package.
+    if globals is not None and not level:
+        note(globals.get("__name__"), name)
+    module: ModuleType = _original(name, globals, locals, fromlist, level)
+    return module

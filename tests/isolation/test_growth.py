@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import builtins
+import gc
+import importlib
+import importlib.machinery
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from genwsgi.errors import ScopeError
+from genwsgi.isolation import recording
+from genwsgi.isolation.growth import Verdict
+from tests.helpers import wait_until
+from tests.isolation.sources import Site, write
+
+SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
+
+
+@pytest.fixture
+def installed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that packages of others are installed in; what is loaded from it is forgotten."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    site.path += (str(folder),)
+    before = set(sys.modules)
+    recorded = dict(recording._edges)
+    yield folder
+    site.live.close()
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    recording._edges.clear()
+    recording._edges.update(recorded)
+
+
+def test_importers_of_the_application_join(site: Site, installed: Path) -> None:
+    """An installed package that imports the application joins: each generation has its own."""
+    write(
+        installed, {"kit/__init__.py": "", "kit/models.py": "import shop.models\nM = shop.models\n"}
+    )
+    site.write(shop="import shop.models, kit.models\n", shop__models="V = 1\n")
+    assert site.grow() == {"kit": "imports shop (kit.models: import shop.models)"}
+    first = site.live.current
+    site.write(shop__models="V = 2\n")
+    second = site.serve()
+    assert second.run(second.modules.import_module, "kit.models").M.V == 2
+    assert first is not second
+
+
+def test_nothing_is_left_of_a_build_whose_scope_was_too_small(site: Site, installed: Path) -> None:
+    """The shared copy that such a build has loaded is gone; what others had loaded stays."""
+    write(installed, {"kit.py": "import shop.models\n", "plain.py": ""})
+    site.write(shop="import shop.models, kit, plain\n", shop__models="")
+    with pytest.raises(ScopeError, match="needs a larger scope: kit") as caught:
+        site.build(grow=True)
+    assert [item.name for item in caught.value.additions] == ["kit"]
+    assert "kit" not in sys.modules
+    assert "shop" not in sys.modules
+    assert "plain" in sys.modules
+    assert builtins.__import__ is recording._original
+
+
+def test_only_logged_where_it_can_t_be_helped(
+    site: Site, installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that boots a release serves it with the scope it has, and says so once."""
+    write(installed, {"logged.py": "import shop.models\n"})
+    site.write(shop="import shop.models, logged\n", shop__models="")
+    for _ in range(2):
+        site.live.swap(site.live.build(site.take(), "r", grow=False))
+    lines = [r.getMessage() for r in caplog.records if "logged" in r.getMessage()]
+    assert len(lines) == 1
+    assert "logged is shared by all generations until the next deploy" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    {
+        "a class in a dict": "import kit\nclass Page: ...\nkit.registry['page'] = Page\n",
+        "an attribute of its object": "import kit\nclass Page: ...\nkit.thing.kept = Page\n",
+        "an attribute of its class": "import kit\nclass Page: ...\nkit.Thing.kept = [Page()]\n",
+        "an instance in a list": "import kit\nclass Page: ...\nkit.listed.append(Page())\n",
+        "a closure": "import kit\nclass Page: ...\nkit.listed.append(kit.closure(Page))\n",
+        "a partial": "import kit, functools\ndef f(): ...\n"
+        "kit.listed.append(functools.partial(max, key=f))\n",
+        "a cache": "import kit\nclass Page: ...\nkit.cached(Page)\n",
+        "a receiver, held weakly": "import kit, weakref\ndef f(): ...\n"
+        "kit.listed.append(weakref.ref(f))\n",
+        "a method, held weakly": "import kit, weakref\nclass Page:\n    def f(self): ...\n"
+        "page = Page()\nkit.listed.append(weakref.WeakMethod(page.f))\n",
+        "a module": "import kit, sys\nkit.listed.append(sys.modules[__name__])\n",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_holders_join(site: Site, installed: Path, code: tuple[str, str]) -> None:
+    """A shared package that keeps something of the application's joins the scope."""
+    write(
+        installed,
+        {
+            "kit.py": "import functools\nregistry, listed = {}, []\nclass Thing: ...\n"
+            "thing = Thing()\ndef closure(x):\n    return lambda: x\n"
+            "@functools.lru_cache\ndef cached(x): ...\n"
+        },
+    )
+    site.write(shop="import shop.models\n", shop__models=code[1])
+    joined = site.grow()
+    assert list(joined) == ["kit"]
+    assert joined["kit"].startswith("holds shop.models")
+    site.serve()
+
+
+@pytest.mark.parametrize(
+    "code",
+    {
+        "a class, held weakly": "import kit, weakref\nclass Page: ...\n"
+        "kit.listed.append(weakref.ref(Page))\n",
+        "an instance in a weak cache": "import kit, weakref\nclass Page: ...\npage = Page()\n"
+        "kit.weak['x'] = page\n",
+        "a proxy that must not be touched": "import kit\nclass Proxy(kit.Untouchable): ...\n",
+        "plain data": "import kit\nkit.registry['x'] = ['y', 1, {'z': (1, 2)}]\n",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_is_no_registry(site: Site, installed: Path, code: tuple[str, str]) -> None:
+    """Weak caches and plain data don't make a package join; nothing foreign is called."""
+    write(
+        installed,
+        {
+            "kit.py": "import weakref\nregistry, listed = {}, []\n"
+            "weak = weakref.WeakValueDictionary()\n"
+            "class Untouchable:\n"
+            "    def __getattribute__(self, name):\n        raise SystemExit(name)\n"
+            "    __eq__ = __hash__ = __bool__ = __len__ = __iter__ = __getattribute__\n"
+            "proxy = Untouchable()\n"
+        },
+    )
+    site.write(shop="import shop.models\n", shop__models=code[1])
+    assert site.grow() == {}
+
+
+def test_shared_on_request_or_compiled(
+    site: Site, installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A package named with --share stays shared, and one with compiled modules; the log says so."""
+    write(
+        installed,
+        {
+            "stays.py": "import shop.models\n",
+            "fast/__init__.py": "import shop.models\n",
+            f"fast/deep/_speed{SUFFIX}": "",
+            "above.py": "import fast\n",
+        },
+    )
+    caplog.set_level("INFO")
+    site.share = ("stays",)
+    site.write(shop="import shop.models, stays, above\n", shop__models="")
+    assert site.grow() == {}
+    text = caplog.text
+    assert "stays imports shop (stays: import shop.models), but --share names it" in text
+    assert f"but has compiled modules (fast/deep/_speed{SUFFIX}) and stays shared" in text
+
+
+def test_known_registry(site: Site, installed: Path) -> None:
+    """A package that is known to keep registries joins if the application loads it."""
+    write(installed, {"cherrypy/__init__.py": "", "dramatiq/__init__.py": ""})
+    site.write(shop="import cherrypy\n")
+    assert list(site.grow()) == ["cherrypy"]
+
+
+def test_loaded_before_anything_was_recorded(site: Site, installed: Path) -> None:
+    """Of what the host program had loaded, the globals tell who imports whom."""
+    write(
+        installed,
+        {
+            "base.py": "registry = []\nclass Base: ...\n",
+            "upon.py": "from base import Base\n",
+            "lonely.py": "",
+        },
+    )
+    importlib.import_module("upon")
+    importlib.import_module("lonely")
+    site.write(shop="import base, upon, lonely\nclass Page: ...\nbase.registry.append(Page)\n")
+    joined = site.grow()
+    assert set(joined) == {"base", "upon"}
+    assert joined["upon"] == "imports base (upon holds something of base)"
+    assert "upon" in sys.modules, "what the host program has loaded is its own"
+
+
+def test_moved_into_the_scope_the_shared_copy_goes(site: Site, installed: Path) -> None:
+    """When no generation uses the shared copy of a package any more, it and what it holds go."""
+    write(installed, {"kit.py": "class Base: ...\nlisted = []\n"})
+    site.write(shop="import shop.models\n", shop__models="import kit\n")
+    assert site.grow() == {}
+    pending = site.request(lambda: "answer")
+    shared = weakref.ref(sys.modules["kit"])
+    site.write(shop__models="import kit\nclass Page: ...\nkit.listed.append(Page)\n")
+    assert list(site.grow()) == ["kit"]
+    assert shared() is not None
+    current = site.live.current
+    assert current is not None
+    assert current.run(current.modules.import_module, "kit") is not shared()
+    assert b"".join(pending) == b"answer"
+    pending.close()
+    del pending
+
+    def gone() -> bool:
+        gc.collect()
+        return shared() is None
+
+    wait_until(gone, timeout=5.0, what="the shared copy is collected")
+
+
+def test_folder_that_the_application_puts_on_the_path(site: Site, installed: Path) -> None:
+    """Modules in such a folder are the application's own, found anew in each release."""
+    first, second = site.root.parent / "r1", site.root.parent / "r2"
+    code = """
+        import os, sys
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(__file__)), "lib"))
+        import addon
+        V = addon.V
+    """
+    for number, release in enumerate((first, second), 1):
+        write(release, {"shop/models.py": code, "lib/addon.py": f"V = {number}\n"})
+        write(
+            release,
+            {"shop/__init__.py": "import shop.models\ncreate_app = lambda: lambda e, s: []\n"},
+        )
+    link = site.root.parent / "current"
+    link.symlink_to(first)
+    site.path = (str(link), str(installed))
+    assert site.grow() == {str(link / "lib"): "the application puts it on sys.path"}
+    link.unlink()
+    link.symlink_to(second)
+    generation = site.serve()
+    assert generation.run(generation.modules.import_module, "addon").V == 2
+    assert "addon" in generation.modules.names
+
+
+def test_verdicts(site: Site, installed: Path) -> None:
+    """Each package that the application uses is explained, those in the scope first."""
+    write(
+        installed,
+        {
+            "kit.py": "import shop.models\n",
+            "plain.py": "",
+            "kept.py": "",
+            "fast/__init__.py": "",
+            f"fast/_speed{SUFFIX}": "",
+        },
+    )
+    site.share = ("kept",)
+    site.write(shop="import shop.models, kit, plain, kept, fast\n", shop__models="")
+    site.grow()
+    verdicts: list[Verdict] = []
+    site.live.discard(site.live.build(site.take(), "r", verdicts=verdicts))
+    assert [(v.name, v.inside, v.reason) for v in verdicts] == [
+        ("kit", True, "imports shop (kit: import shop.models)"),
+        ("shop", True, "the application's own"),
+        ("fast", False, f"compiled: fast/_speed{SUFFIX}"),
+        ("kept", False, "named by --share"),
+        ("plain", False, "imports nothing of the scope"),
+    ]
