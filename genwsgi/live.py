@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import logging
-import queue
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from genwsgi.build import build, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
@@ -26,6 +25,7 @@ from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
+from genwsgi.janitor import Janitor
 from genwsgi.target import Target
 
 log = logging.getLogger("genwsgi")
@@ -33,8 +33,24 @@ log = logging.getLogger("genwsgi")
 #: After each module of a background build the builder lets requests run for this long, in seconds.
 PAUSE = 0.001
 
-#: Retired generations that come within this time are collected together, in seconds.
-GATHER = 0.2
+
+@dataclass(frozen=True)
+class GenerationStatus:
+    """How a generation stands.
+
+    :ivar number, release: the generation's.
+    :ivar state: "current", "draining" or, of one that is not gone yet, "retired".
+    :ivar leases: how many responses it owes.
+    :ivar oldest: how long the oldest of these has been owed, in seconds; else ``None``.
+    :ivar holder: what keeps a retired one alive, in words; empty if nothing is known to.
+    """
+
+    number: int
+    release: str
+    state: str
+    leases: int
+    oldest: float | None
+    holder: str
 
 
 class LiveApplication:
@@ -60,13 +76,13 @@ class LiveApplication:
         self._factory = factory
         self._lock = threading.Lock()
         self._number = 0
-        self._retired: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
-        self._janitor: threading.Thread | None = None
         self._closed = False
         # Whether close() waits for the janitor, and whether that has nothing left to do.
         self._awaited = False
         self._drained = True
-        self._switch = Switch(self._retired.put)
+        self._janitor = Janitor(self._busy, self._draining, self._on_drained)
+        self._started = False
+        self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
         effects.install()
@@ -122,9 +138,8 @@ class LiveApplication:
 
     def swap(self, generation: Generation) -> None:
         """Make a ready generation the current one: one pointer assignment."""
-        if self._janitor is None:
-            self._drained = False
-            self._janitor = threading.Thread(target=self._tidy, name="genwsgi-janitor", daemon=True)
+        if not self._started:
+            self._started, self._drained = True, False
             self._janitor.start()
         self._switch.swap(generation)
 
@@ -152,58 +167,55 @@ class LiveApplication:
                 return
             self._closed = self._awaited = True
         self._switch.close()
-        self._retired.put(None)
-        if self._janitor is not None:
-            self._janitor.join(timeout)
+        self._janitor.close(timeout)
         with self._lock:
             self._awaited = False
             drained = self._drained
         if drained:
             self._leave()
 
-    def _leave(self) -> None:
-        effects.uninstall()
-        imports.uninstall(self._current)
+    def status(self) -> tuple[GenerationStatus, ...]:
+        """Return how every generation stands that serves, drains or is not gone yet.
 
-    def _tidy(self) -> None:
-        """The janitor thread: teardown and collection, away from the requests."""
-        ended = False
-        while not (ended and not self._switch.draining() and self._retired.empty()):
-            gone = 0
-            generation = self._retired.get()
-            deadline = time.monotonic() + GATHER
-            while True:
-                if generation is None:
-                    ended = True
-                    break
-                self._retire(generation)
-                gone += 1
-                # Not to be kept alive by this frame while it waits.
-                del generation
-                try:
-                    generation = self._retired.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
-            generation = None
-            if gone:
-                gc.collect()
+        Oldest first.  Any thread may ask.
+        """
+        now = time.monotonic()
+        found = [
+            GenerationStatus(held.number, held.release, State.RETIRED.value, 0, None, held.holder)
+            for held in self._janitor.held
+        ]
+        current = self._switch.current
+        for generation in (*self._switch.draining(), *([current] if current else [])):
+            oldest = generation.leases.oldest()
+            found.append(
+                GenerationStatus(
+                    generation.number,
+                    generation.release,
+                    generation.state.value,
+                    len(generation.leases),
+                    None if oldest is None else now - oldest,
+                    "",
+                )
+            )
+        return tuple(sorted(found, key=lambda one: one.number))
+
+    def _busy(self) -> int:
+        return sum(self._switch.statistics().leases.values())
+
+    def _draining(self) -> bool:
+        return bool(self._switch.draining())
+
+    def _on_drained(self) -> None:
+        """The janitor has nothing left to do."""
         with self._lock:
             self._drained = True
             alone = not self._awaited
         if alone:
             self._leave()
 
-    def _retire(self, generation: Generation) -> None:
-        effects_of = effects.effects_of(generation)
-        try:
-            tear_down(generation)
-        except BaseException:  # the janitor has others to tear down
-            log.exception("%s could not be torn down whole", generation.name)
-        left = effects_of.stragglers() if effects_of is not None else []
-        if left:
-            names = ", ".join(thread.name for thread in left)
-            log.warning("%s has retired but its threads still run: %s", generation.name, names)
-        log.info("%s has retired", generation.name)
+    def _leave(self) -> None:
+        effects.uninstall()
+        imports.uninstall(self._current)
 
 
 class BackgroundBuild:

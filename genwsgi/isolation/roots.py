@@ -1,4 +1,4 @@
-"""Where a search through the whole process begins, with what to call each place.
+"""Where a search through the whole process begins, and what it finds to hold a generation.
 
 As :mod:`genwsgi.isolation.holders`, nothing here runs code of the objects that it finds.
 """
@@ -10,26 +10,22 @@ import inspect
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from genwsgi.isolation import holders, lookup, view
-from genwsgi.isolation.naming import place_of
+from genwsgi.isolation.holders import PAUSE, SLICE, belongs, find, referents
+from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.naming import describe, name_of, place_of
 
 #: Modules whose running functions hold what they search, for as long as they do.
 _SEARCHING = frozenset({holders.__name__, __name__})
 
 
-def process_roots(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, object]]:
-    """Yield what to search for a holder in this process, each with its name, nearest first.
-
-    Threads with what they do now, greenlets, the shared modules, the modules of every living
-    generation, signal handlers.
-
-    :param own: the idents of the threads that the generation in question started.
-    """
-    yield from _threads(own)
-    yield from _greenlets()
+def roots_of_modules() -> Iterator[tuple[str, object]]:
+    """Yield what stays: the shared modules and those of every living generation, and so on."""
     for name, module in view.shared_modules().items():
         yield name, module
     for table in list(lookup.living):
@@ -39,6 +35,20 @@ def process_roots(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, obje
         handler = signal.getsignal(number)
         if callable(handler):
             yield f"the handler of signal {number}", handler
+    for thread in threading.enumerate():
+        yield f"thread {thread.name!r}", thread
+
+
+def roots_of_threads(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, object]]:
+    """Yield what runs: the variables of the functions that threads and greenlets are in.
+
+    :param own: the idents of the threads that the generation in question started.
+    """
+    for name, frame in _frames(own):
+        place = f"{name}, at {place_of(frame)}"
+        yield place, _locals(frame)
+        yield place, frame
+    yield from _greenlets()
 
 
 def thread_place(thread: threading.Thread, builtins: object = None) -> str:
@@ -54,7 +64,8 @@ def thread_place(thread: threading.Thread, builtins: object = None) -> str:
     return "" if shown is None else place_of(shown)
 
 
-def _threads(own: frozenset[int]) -> Iterator[tuple[str, object]]:
+def _frames(own: frozenset[int]) -> Iterator[tuple[str, FrameType]]:
+    """Yield what every other thread runs, innermost first, with the thread's name in words."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     searching = threading.get_ident()
     for ident, top in sys._current_frames().items():
@@ -67,11 +78,8 @@ def _threads(own: frozenset[int]) -> Iterator[tuple[str, object]]:
         frame: FrameType | None = top
         while frame is not None:
             if frame.f_globals.get("__name__") not in _SEARCHING:
-                yield f"{name}, at {place_of(frame)}", _locals(frame)
-                yield f"{name}, at {place_of(frame)}", frame
+                yield name, frame
             frame = frame.f_back
-        if thread is not None:
-            yield name, thread
 
 
 def _locals(frame: FrameType) -> dict[str, object]:
@@ -101,3 +109,65 @@ def _greenlets() -> Iterator[tuple[str, object]]:
                 yield name, _locals(frame)
                 yield name, frame
                 frame = frame.f_back
+
+
+def name_holder(
+    table: weakref.ref[ModuleTable],
+    own: frozenset[int] = frozenset(),
+    kept: Iterable[tuple[str, object]] = (),
+) -> str:
+    """Say in words what keeps the generation of ``table`` alive; empty if nothing does any more.
+
+    It takes a second or so in a large process, in slices between which other threads run.
+
+    :param own: the idents of the threads that the generation started.
+    :param kept: further roots.
+    """
+    living = table()
+    if living is None:
+        return ""
+    builtins = living.builtins
+    del living
+    for name, frame in _frames(own):
+        if belongs(frame, builtins):
+            return f"{name}, at {place_of(frame)}"
+    # What a thread is doing is looked at last: its variables are mostly on the way from a module.
+    for roots in ((*kept, *roots_of_modules()), roots_of_threads(own)):
+        found = find(roots, lambda obj: belongs(obj, builtins))
+        if found.path is not None:
+            return describe(found.path)
+    return "" if table() is None else _outside(builtins)
+
+
+def _outside(builtins: dict[str, object]) -> str:
+    """Say what refers to the generation from a place to which no path is known, if it is found."""
+    everything = gc.get_objects()
+    inside = {id(obj) for obj in _slowly(everything) if belongs(obj, builtins)}
+    # What the generation itself leads to is not what holds it.
+    own = [obj for obj in everything if id(obj) in inside]
+    known = set(inside)
+    for obj in _slowly(own):
+        of_it = id(obj) in inside
+        for child in gc.get_referents(obj) if of_it else referents(obj, through_modules=False):
+            if id(child) not in known and gc.is_tracked(child):
+                known.add(id(child))
+                own.append(child)
+    ours = {id(one) for one in (everything, own)}
+    # Asked for by this search itself.
+    inside.discard(id(builtins))
+    for obj in _slowly(everything):
+        if id(obj) in known or id(obj) in ours:
+            continue
+        held = next((one for one in gc.get_referents(obj) if id(one) in inside), None)
+        if held is not None:
+            kind = name_of(obj)
+            return f"something outside of Python's modules: {kind}, through {name_of(held)}"
+    return "something outside of Python's modules, out of sight of its garbage collector"
+
+
+def _slowly(objects: list[object]) -> Iterator[object]:
+    """Yield ``objects``, also those that are appended meanwhile, and let other threads run."""
+    for index, obj in enumerate(objects):
+        if index % SLICE == SLICE - 1:
+            time.sleep(PAUSE)
+        yield obj

@@ -1,0 +1,213 @@
+"""The janitor: tears retired generations down, and sees to it that they are gone.
+
+A thread of its own, away from the requests.  A generation is gone when its module table has been
+collected.  When it is not, whatever holds it is searched for and named, in the log and the status.
+
+``_retired`` and ``_held`` belong to the janitor's thread; others read ``held``, which is replaced
+as a whole.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from genwsgi.build import tear_down
+from genwsgi.generations.generation import Generation
+from genwsgi.isolation import effects
+from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.roots import name_holder, thread_place
+
+log = logging.getLogger("genwsgi")
+
+#: Retired generations that come within this time are collected together, in seconds.
+GATHER = 0.2
+#: How long a collection is put off for a moment without requests, in seconds.
+QUIET = 0.4
+#: Between two looks for such a moment, in seconds.
+GLANCE = 0.002
+#: When a generation that is held is looked at again: first, and at most, after so many seconds.
+#: Each time it is twice as long.
+AGAIN = (5.0, 3600.0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A retired generation that something keeps alive.
+
+    :ivar number, release: the generation's.
+    :ivar holder: what holds it, in words; empty while it has not been looked for.
+    """
+
+    number: int
+    release: str
+    holder: str
+
+
+@dataclass
+class _Retired:
+    """What is remembered of a generation that was torn down: nothing that keeps it alive."""
+
+    number: int
+    name: str
+    release: str
+    table: weakref.ref[ModuleTable] | None
+    threads: weakref.WeakSet[threading.Thread]
+    since: float = field(default_factory=time.monotonic)
+    holder: str = ""
+    pause: float = AGAIN[0]
+    again: float = 0.0
+
+    @property
+    def gone(self) -> bool:
+        return self.table is None or self.table() is None
+
+
+class Janitor:
+    """Takes retired generations, on a thread that ends after :meth:`close`.
+
+    :param busy: how many leases are open now.
+    :param draining: whether generations are still to come.
+    :param kept: what outlives generations on purpose, each with what to call it.
+    :param on_end: called on the janitor's thread when it has nothing left to do.
+    :ivar held: the generations that have retired but are not gone, oldest first.
+    """
+
+    def __init__(
+        self,
+        busy: Callable[[], int],
+        draining: Callable[[], bool],
+        on_end: Callable[[], None],
+        kept: Callable[[], Iterable[tuple[str, object]]] = tuple,
+    ) -> None:
+        self.held: tuple[Held, ...] = ()
+        self._busy = busy
+        self._draining = draining
+        self._kept = kept
+        self._on_end = on_end
+        self._queue: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
+        self._left: list[_Retired] = []
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; before the first generation is swapped in."""
+        self._thread = threading.Thread(target=self._run, name="genwsgi-janitor", daemon=True)
+        self._thread.start()
+
+    def retire(self, generation: Generation) -> None:
+        """Hand over a generation that has retired.  Any thread; returns at once, never raises."""
+        self._queue.put(generation)
+
+    def close(self, timeout: float) -> None:
+        """End with nothing left to tear down; wait for that at most ``timeout`` seconds."""
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not (self._ended and not self._draining() and self._queue.empty()):
+            came = self._gather()
+            now = time.monotonic()
+            if came or any(one.again <= now for one in self._left):
+                self._left += came
+                self._collect()
+        self._on_end()
+
+    def _gather(self) -> list[_Retired]:
+        """Tear down what comes until nothing has for a while, or there is something to look at."""
+        came: list[_Retired] = []
+        deadline = min((one.again for one in self._left), default=None)
+        while True:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                generation = self._queue.get(timeout=wait)
+            except queue.Empty:
+                return came
+            if generation is None:
+                self._ended = True
+                return came
+            if not came:
+                deadline = time.monotonic() + GATHER
+            came.append(self._tear_down(generation))
+            self._tell(came)
+            # Not to be kept alive by this frame while it waits.
+            del generation
+
+    def _tear_down(self, generation: Generation) -> _Retired:
+        threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        of_it = effects.effects_of(generation)
+        table: Any = generation.modules
+        known = _Retired(
+            generation.number,
+            generation.name,
+            generation.release,
+            weakref.ref(table) if isinstance(table, ModuleTable) else None,
+            threads,
+        )
+        try:
+            tear_down(generation)
+        except BaseException:  # the janitor has others to tear down
+            log.exception("%s could not be torn down whole", generation.name)
+        threads.update(of_it.stragglers() if of_it is not None else ())
+        log.info("%s has retired", generation.name)
+        return known
+
+    def _collect(self) -> None:
+        """Collect, see who is gone, and look for what holds the others."""
+        self._wait_for_quiet()
+        gc.collect()
+        if not all(one.gone for one in self._left):
+            gc.collect()  # finalizers have run in the meantime
+        left = []
+        for one in self._left:
+            if one.gone:
+                self._is_gone(one)
+            else:
+                self._is_held(one)
+                left.append(one)
+        self._left = left
+        self._tell()
+
+    def _wait_for_quiet(self) -> None:
+        """Wait for a moment in which no request feels a collection, or as few as can be."""
+        began = now = time.monotonic()
+        least = self._busy()
+        while now < began + QUIET:
+            leases = self._busy()
+            if leases == 0 or (leases <= least and now > began + QUIET / 2):
+                return
+            least = min(least, leases)
+            time.sleep(GLANCE)
+            now = time.monotonic()
+
+    def _is_gone(self, one: _Retired) -> None:
+        if one.holder:
+            seconds = time.monotonic() - one.since
+            log.info("%s is collected at last, %.0f s after it retired", one.name, seconds)
+        else:
+            log.info("%s is collected", one.name)
+        left = [thread for thread in list(one.threads) if thread.is_alive()]
+        if left and not one.holder:
+            places = ", ".join(f"{thread.name} at {thread_place(thread)}" for thread in left)
+            log.warning("%s has retired but its threads still run: %s", one.name, places)
+
+    def _is_held(self, one: _Retired) -> None:
+        threads = frozenset(thread.ident or 0 for thread in list(one.threads))
+        holder = name_holder(one.table, threads, self._kept()) if one.table is not None else ""
+        if holder and not one.holder:
+            log.warning("%s has retired but is held by %s", one.name, holder)
+        one.holder = holder or one.holder
+        one.again = time.monotonic() + one.pause
+        one.pause = min(2 * one.pause, AGAIN[1])
+
+    def _tell(self, came: Iterable[_Retired] = ()) -> None:
+        left = (*self._left, *came)
+        self.held = tuple(Held(one.number, one.release, one.holder) for one in left if not one.gone)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from genwsgi import janitor
+from genwsgi.isolation.roots import name_holder
+from genwsgi.live import GenerationStatus
+from tests.helpers import wait_until
+from tests.isolation.fixtures import site
+from tests.isolation.sources import Site
+
+__all__ = ["site"]
+
+MODELS = "class Page:\n    def show(self): ...\n"
+POLLER = """\
+import threading
+GATE = threading.Event()
+def poll():
+    GATE.wait(20)
+threading.Thread(target=poll, name="poller", daemon=True).start()
+"""
+
+
+@pytest.fixture
+def shelf() -> Iterator[list[Any]]:
+    """A list of a shared module, on which anybody may leave something."""
+    module = ModuleType("shared_lib")
+    module.shelf = []  # type: ignore[attr-defined]
+    sys.modules["shared_lib"] = module
+    yield module.shelf
+    del sys.modules["shared_lib"]
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What the janitor says is seen, of every level."""
+    caplog.set_level(logging.INFO, "genwsgi")
+
+
+def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno == level]
+
+
+def retired(site: Site) -> list[GenerationStatus]:
+    return [one for one in site.live.status() if one.state == "retired"]
+
+
+def test_says_what_is_gone(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A generation is logged as retired, and as collected when it is."""
+    site.write(shop="")
+    site.serve()
+    site.serve()
+    wait_until(lambda: "generation 1 is collected" in lines(caplog), timeout=1.5, what="the log")
+    assert "generation 1 has retired" in lines(caplog)
+    assert lines(caplog, logging.WARNING) == []
+    assert [one.number for one in site.live.status()] == [2]
+
+
+def test_names_the_holder(
+    site: Site,
+    shelf: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who holds a retired generation is in the log once and in the status until it is gone."""
+    monkeypatch.setattr(janitor, "AGAIN", (0.05, 0.1))
+    monkeypatch.setattr(janitor._Retired, "pause", 0.05)
+    site.write(shop="import shop.models", shop__models=MODELS)
+    generation = site.serve()
+    shelf.append(generation.modules.modules["shop.models"].Page)
+    del generation
+    site.serve()
+    wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
+    text = "`shared_lib.shelf[0]`, through `shop.models.Page`"
+    assert lines(caplog, logging.WARNING) == [f"generation 1 has retired but is held by {text}"]
+    assert retired(site) == [GenerationStatus(1, "test", "retired", 0, None, text)]
+    json.dumps([asdict(one) for one in site.live.status()])
+    looked = site.live._janitor._left[0]
+    wait_until(lambda: looked.pause == 0.1, what="it is looked at again, and later each time")
+    assert len(lines(caplog, logging.WARNING)) == 1
+    shelf.clear()
+    wait_until(lambda: not retired(site), what="it is gone")
+    last = "generation 1 is collected at last, "
+    wait_until(lambda: any(line.startswith(last) for line in lines(caplog)), what="the log")
+
+
+def test_is_looked_at_with_the_next_one(
+    site: Site, shelf: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When another generation retires, those that are held are looked at as well."""
+    site.write(shop="import shop.models", shop__models=MODELS)
+    shelf.append(site.serve().modules.modules["shop.models"].Page)
+    site.serve()
+    wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
+    shelf.clear()
+    site.serve()
+    wait_until(lambda: "generation 2 is collected" in lines(caplog), what="the second is gone")
+    assert retired(site) == []
+    assert any("generation 1 is collected at last" in line for line in lines(caplog))
+
+
+def test_a_thread_that_goes_on_is_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that a generation started and that holds it is named, with where it is."""
+    site.write(shop=POLLER)
+    first = site.serve()
+    gates = [first.modules.modules["shop"].GATE]
+    gates.append(site.serve().modules.modules["shop"].GATE)
+    try:
+        del first
+        wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
+        text = "thread 'poller' (started by it), at shop/__init__.py:4"
+        assert lines(caplog, logging.WARNING) == [f"generation 1 has retired but is held by {text}"]
+        assert [one.holder for one in retired(site)] == [text]
+    finally:
+        for gate in gates:
+            gate.set()
+
+
+def test_a_thread_of_shared_code_is_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A leftover thread that holds nothing of its generation is named all the same."""
+    gate = threading.Event()
+    site.write(shop="import threading\n")
+    thread = threading.Thread(target=gate.wait, args=(20,), name="waiter")
+    site.serve().run(thread.start)
+    site.serve()
+    try:
+        wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
+        (line,) = lines(caplog, logging.WARNING)
+        assert line.startswith("generation 1 has retired but its threads still run: waiter at thr")
+        assert "generation 1 is collected" in lines(caplog)
+    finally:
+        gate.set()
+        thread.join()
+
+
+def test_draining_in_the_status(site: Site) -> None:
+    """The status tells of each generation how many responses it owes, and since when."""
+    site.two(shop="")
+    first, second = site.live.status()
+    assert (first.state, first.leases, first.holder) == ("draining", 1, "")
+    assert first.oldest is not None
+    assert 0 <= first.oldest < 60
+    assert second == GenerationStatus(2, "test", "current", 0, None, "")
+
+
+class Collector:
+    """Stands in for the collection: notes when it came."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> int:
+        self.at = self.at or time.monotonic()
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("busy", "least", "most"),
+    [
+        ([0], 0.0, 0.1),
+        ([3, 2, 1, 0], 0.0, 0.1),
+        ([3], 0.2, 0.35),  # no fewer than ever: as soon as half of the time is over
+        (range(1, 10_000), 0.4, 0.55),  # ever more: at the end of the time
+    ],
+)
+def test_moment_of_the_collection(
+    busy: Any, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection comes at once when no response is owed, else when few are, or in the end."""
+    collect = Collector()
+    monkeypatch.setattr("gc.collect", collect)
+    leases = list(busy)
+    made = janitor.Janitor(
+        lambda: leases.pop(0) if len(leases) > 1 else leases[0], lambda: False, lambda: None
+    )
+    began = time.monotonic()
+    made._collect()
+    assert least <= collect.at - began < most + 0.5
+
+
+@pytest.mark.parametrize(
+    ("hold", "text"),
+    [
+        (lambda models: [models.Page], ": a list, through `shop.models.Page`"),
+        (lambda models: models.Page, ", out of sight of its garbage collector"),
+    ],
+)
+def test_a_holder_outside_of_python(site: Site, hold: Any, text: str) -> None:
+    """What no path leads to is said to be outside, with its kind if that can be seen."""
+    site.write(shop="import shop.models", shop__models=MODELS)
+    table = weakref.ref(site.serve().modules)
+    held = hold(site.live.current.modules.modules["shop.models"])  # type: ignore[union-attr]
+    address = id(held)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+    del held
+    site.serve()
+    wait_until(lambda: [one for one in retired(site) if one.holder], what="it is looked for")
+    assert [one.holder for one in retired(site)] == ["something outside of Python's modules" + text]
+    ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
+    gc.collect()
+    assert table() is None
+
+
+def test_nothing_holds_what_is_gone(site: Site) -> None:
+    """Of a generation that is gone meanwhile no holder is named."""
+    site.write(shop="")
+    first = site.serve()
+    table = weakref.ref(first.modules)
+    del first
+    site.serve()
+    wait_until(lambda: table() is None, what="it is gone")
+    assert name_holder(table) == ""
