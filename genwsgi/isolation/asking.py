@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import sys
+import weakref
+from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 #: The name under which a generation's builtins have the module table that made them.  Code that
 #: runs with a copy of them (``exec`` with builtins of its own making) is the generation's as well.
 MARK = "__generation__"
+
+#: The modules that ran before there was a generation, by the identity of their globals, and whose
+#: version they are now; see :mod:`genwsgi.isolation.originals`.
+adopted: dict[int, weakref.ref[Generation]] = {}
 
 _process = vars(builtins)
 _run = Generation.run.__code__
@@ -28,6 +34,47 @@ def table_of(names: dict[str, Any]) -> ModuleTable | None:
     return None if names is _process else dict.get(names, MARK)
 
 
+class Pin:
+    """A generation that one unit of work keeps to, whatever the code below it on the stack is of.
+
+    :ivar generation: the generation; ``None`` when the unit of work has ended.
+    """
+
+    __slots__ = ("_below", "generation")
+
+    def __init__(self, generation: Generation, frame: FrameType | None) -> None:
+        """Begin; ``frame`` is the innermost one of the code that the pin is to go before."""
+        self.generation: Generation | None = generation
+        # Kept, not only their identities: another frame must not come by one of these.
+        self._below: list[FrameType] = []
+        while frame is not None:
+            if generation_of(frame) is not None:
+                self._below.append(frame)
+            frame = frame.f_back
+
+    def end(self) -> None:
+        """End: contexts that were copied meanwhile are pinned no more."""
+        self.generation = None
+        self._below = []
+
+    def overrides(self, frame: FrameType) -> bool:
+        """Whether ``frame`` was on the stack already when the pin began."""
+        return any(frame is other for other in self._below)
+
+
+#: What this unit of work is pinned to.
+pinned: ContextVar[Pin | None] = ContextVar("genwsgi.pinned", default=None)
+
+
+def generation_of(frame: FrameType) -> Generation | None:
+    """Return the generation that the code of ``frame`` is of; ``None``: of none."""
+    table = table_of(frame.f_builtins)
+    if table is not None:
+        return table.generation
+    known = adopted.get(id(frame.f_globals)) if adopted else None
+    return None if known is None else known()
+
+
 def asking() -> Generation | None:
     """Return the generation in whose name the calling code runs; ``None``: the current one.
 
@@ -39,6 +86,9 @@ def asking() -> Generation | None:
     pool that a shared library keeps have the context of the generation which happened to need them
     first, and a bare greenlet has none.
 
+    A unit of work that is pinned means the generation it is pinned to, wherever it would else be
+    decided by a frame below the pin, or by none.
+
     Any thread may call it; it takes no lock and costs some 0.1 µs for each frame that it looks at.
     """
     frame: FrameType | None = sys._getframe(1)
@@ -47,12 +97,28 @@ def asking() -> Generation | None:
         if names is not _process:
             table: ModuleTable | None = dict.get(names, MARK)
             if table is not None:
-                return table.generation
+                return _unless_pinned(frame, table.generation)
+        elif adopted:
+            known = adopted.get(id(frame.f_globals))
+            generation = None if known is None else known()
+            if generation is not None:
+                return _unless_pinned(frame, generation)
         # It has entered the context on purpose, even one that has ended; below are its callers.
         if frame.f_code is _run:
             return active.get()
         frame = frame.f_back
+    pin = pinned.get()
+    if pin is not None and pin.generation is not None:
+        return pin.generation
     generation = active.get()
     if generation is not None and generation.modules is not None and generation.modules.closed:
         return None
     return generation
+
+
+def _unless_pinned(frame: FrameType, generation: Generation) -> Generation:
+    """Return what ``frame``, which is of ``generation``, means."""
+    pin = pinned.get()
+    if pin is None or pin.generation is None or not pin.overrides(frame):
+        return generation
+    return pin.generation

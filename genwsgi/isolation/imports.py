@@ -32,7 +32,7 @@ from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
 from genwsgi.isolation.modules import ModuleTable
-from genwsgi.isolation.view import SysModules, forget_proxies, real
+from genwsgi.isolation.view import SysModules, forget_proxies, handle_of, real
 
 bootstrap: Any = importlib._bootstrap
 
@@ -105,10 +105,11 @@ def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     """What ``importlib`` and the interpreter call for every module that they don't have yet."""
     table = table_for(name)
     if table is not None:
-        return table.import_module(name)
+        module: ModuleType = table.import_module(name)
+        return handle_of(name, module) if table.handles else module
     token = importing_shared.set(True)
     try:
-        module: ModuleType = _find_and_load(name, import_)
+        module = _find_and_load(name, import_)
         late.loaded(name)
         return module
     finally:

@@ -93,13 +93,13 @@ def find_in_snapshot(
     :param path: the parent package's ``__path__``; ``None`` for a top-level name.
     """
     snapshot = table.snapshot
-    if path is None:
-        places = snapshot.tops.get(fullname)
-        if places is None:
-            return None
+    places = snapshot.tops.get(fullname)
+    if places is not None:
         if places[0] in snapshot.files:
             return _source_spec(table, fullname, places[0], None)
         return _folder_spec(table, fullname, [place for place in places if place])
+    if path is None:
+        return None
     tail = fullname.rpartition(".")[2]
     namespace: list[str] = []
     for entry in path:

@@ -14,6 +14,10 @@ from collections.abc import Callable
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.modules import EndedTable, ModuleTable
+from genwsgi.isolation.originals import OriginalTable
+
+#: What answers for the names of a generation: its modules, or what says that they are gone.
+Table = ModuleTable | OriginalTable | EndedTable
 
 #: Gives the generation that code outside of any generation means: the current one.
 Provider = Callable[[], Generation | None]
@@ -23,28 +27,27 @@ lock = threading.RLock()
 #: Who provides a current generation; the last one is asked first.
 providers: list[Provider] = []
 #: The tables of the generations that have begun and not ended.
-living: weakref.WeakSet[ModuleTable] = weakref.WeakSet()
+living: weakref.WeakSet[ModuleTable | OriginalTable] = weakref.WeakSet()
 #: Every top-level name that was in the scope of some generation: for others nobody need be asked.
 _scoped: set[str] = set()
 
 
-def table_for(fullname: object) -> ModuleTable | EndedTable | None:
+def table_for(fullname: object) -> Table | None:
     """Return the table that answers for a module name here and now; ``None``: it is shared."""
     if not isinstance(fullname, str):
         return None
-    top = fullname.partition(".")[0]
-    if top not in _scoped:
+    if fullname.partition(".")[0] not in _scoped:
         return None
     for table in tables():
-        if top in table.names:
+        if table.owns(fullname):
             return table
     return None
 
 
-def tables() -> list[ModuleTable | EndedTable]:
+def tables() -> list[Table]:
     """Return the tables that answer here and now; of two that have a name the first one does."""
     generation = asking()
-    mine: ModuleTable | EndedTable | None = None if generation is None else generation.modules
+    mine: Table | None = None if generation is None else generation.modules
     found = [] if mine is None else [mine]
     for table in _current():
         # What another generation of the same application has and this one has not, is not there
@@ -58,16 +61,21 @@ def table_of_folder(folder: str) -> ModuleTable | None:
     """Return the table whose snapshot says what is in ``folder``; ``None``: the disk does."""
     generation = asking()
     if generation is not None and generation.modules is not None:
-        mine: ModuleTable | EndedTable = generation.modules
+        mine: Table = generation.modules
+        if isinstance(mine, OriginalTable):
+            return None
         if isinstance(mine, ModuleTable) and mine.covers(folder):
             return mine
-    return next((table for table in _current() if table.covers(folder)), None)
+    for table in _current():
+        if isinstance(table, ModuleTable) and table.covers(folder):
+            return table
+    return None
 
 
-def begin(table: ModuleTable) -> None:
-    """A generation begins."""
+def begin(table: ModuleTable | OriginalTable) -> None:
+    """A generation begins, or has more names now."""
     with lock:
-        _scoped.update(table.names)
+        _scoped.update(name.partition(".")[0] for name in table.names)
         living.add(table)
 
 
@@ -77,11 +85,11 @@ def forget() -> None:
         _scoped.clear()
 
 
-def _current() -> list[ModuleTable]:
-    found: list[ModuleTable] = []
+def _current() -> list[ModuleTable | OriginalTable]:
+    found: list[ModuleTable | OriginalTable] = []
     for provider in reversed(providers):
         generation = provider()
         table = None if generation is None else generation.modules
-        if isinstance(table, ModuleTable):
+        if isinstance(table, (ModuleTable, OriginalTable)):
             found.append(table)
     return found

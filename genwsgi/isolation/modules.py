@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import importlib._bootstrap
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -33,8 +33,10 @@ class ModuleTable:
     Each module is loaded under a lock of its own, which no other generation shares: a build that
     takes minutes in some module never holds up a request that imports the older version of it.
 
-    :ivar names: the top-level names of the scope.
+    :ivar names: the names of the scope: of top-level packages, or of modules in shared packages;
+        with each comes what lies below it.
     :ivar modules: the generation's part of ``sys.modules``.
+    :ivar handles: give code outside of any generation a handle that always means the current one.
     :ivar on_loaded: called after each module that was loaded, with the number so far.
     :ivar on_import: called for each import of a shared module, with the name of the importing
         module and what it imports.
@@ -52,13 +54,14 @@ class ModuleTable:
         self.on_loaded: Callable[[int], None] | None = None
         self.on_import: Callable[[object, str], None] | None = None
         self.closed = False
+        self.handles = False
 
     def __repr__(self) -> str:
         return f"<ModuleTable of {self.generation.name}, {len(self.modules)} modules>"
 
     def owns(self, fullname: str) -> bool:
         """Whether a module of that name is the generation's own."""
-        return fullname.partition(".")[0] in self.names
+        return within(fullname, self.names)
 
     def covers(self, folder: str) -> bool:
         """Whether the modules in ``folder`` are the generation's own."""
@@ -78,7 +81,7 @@ class ModuleTable:
             fullname = bootstrap._resolve_name(name, package, level)
         else:
             fullname = name
-        if fullname.partition(".")[0] not in self.names:
+        if not self.owns(fullname):
             if fullname == "builtins":
                 return self._builtins
             if self.on_import is not None and globals is not None:
@@ -96,12 +99,9 @@ class ModuleTable:
                 if _initializing(self.modules.get(f"{fullname}.{wanted}")):
                     self.import_module(f"{fullname}.{wanted}")
             return module
-        if level == 0:
-            return self.import_module(fullname.partition(".")[0])
-        if not name:
-            return module
-        top = fullname[: len(fullname) - (len(name) - len(name.partition(".")[0]))]
-        return self.modules[top]
+        # ``import a.b`` means ``a``, which need not be ours.
+        below = len(name) - len(name.partition(".")[0])
+        return self._import_any(fullname[: len(fullname) - below]) if below else module
 
     def import_module(self, fullname: str) -> ModuleType:
         """Return the generation's module ``fullname``, loading it first if need be.
@@ -150,10 +150,17 @@ class ModuleTable:
             with bootstrap._ModuleLockManager(self._lock_name(fullname)):
                 module = self.modules.get(fullname, _MISSING)
                 if module is _MISSING:
-                    return bootstrap._find_and_load_unlocked(fullname, self.import_module)
+                    return bootstrap._find_and_load_unlocked(fullname, self._import_any)
                 return module
         finally:
             importing_shared.reset(token)
+
+    def _import_any(self, fullname: str) -> ModuleType:
+        """Return the module of that name, which may be a shared package with modules of ours."""
+        if self.owns(fullname):
+            return self.import_module(fullname)
+        self._import_shared(fullname, None, None, (), 0)
+        return sys.modules[fullname]
 
     def _lock_name(self, fullname: str) -> str:
         return f"{fullname} ({self.generation.name} {id(self):x})"
@@ -188,11 +195,12 @@ class EndedTable:
     Old threads and kept contexts may still name that generation: of all that it was, they keep only
     this alive, which knows whose the names were and refuses them.
 
-    :ivar names: the top-level names of the scope that the generation had.
+    :ivar names: the names of the scope that the generation had.
     :ivar what: which generation it was and how it ended, for errors.
     """
 
     closed = True
+    handles = False
 
     def __init__(self, table: ModuleTable) -> None:
         self.names = table.names
@@ -208,7 +216,7 @@ class EndedTable:
 
     def owns(self, fullname: str) -> bool:
         """Whether a module of that name was the generation's own."""
-        return fullname.partition(".")[0] in self.names
+        return within(fullname, self.names)
 
     def covers(self, folder: str) -> bool:  # noqa: ARG002 -- as ModuleTable's
         """Whether the modules in ``folder`` are the generation's: it has none any more."""
@@ -220,6 +228,15 @@ class EndedTable:
         :raises ImportError: always.
         """
         raise _refusal(self.what, fullname)
+
+
+def within(fullname: str, names: Collection[str]) -> bool:
+    """Whether ``fullname``, or a package that it lies in, is one of ``names``."""
+    while fullname not in names:
+        fullname = fullname.rpartition(".")[0]
+        if not fullname:
+            return False
+    return True
 
 
 def _refusal(what: str, fullname: str) -> ImportError:

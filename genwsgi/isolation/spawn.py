@@ -17,6 +17,7 @@ from genwsgi import errors
 from genwsgi.errors import GenwsgiError
 from genwsgi.isolation import late, lookup
 from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.originals import OriginalTable
 
 #: The name of the entry; the process itself does not look at it.
 ENTRY = "genwsgi"
@@ -67,6 +68,8 @@ def _prepare_for_generation(name: str) -> dict[str, Any]:
     data: dict[str, Any] = _prepared(name)
     tables = []
     for table in lookup.tables():
+        if isinstance(table, OriginalTable):
+            continue  # the program as it is on disk
         if not isinstance(table, ModuleTable):
             raise GenwsgiError(f"{table.what}, its code starts no more processes: {name!r}")
         tables.append(table)

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from genwsgi.isolation.lookup import lock, table_for, tables
-from genwsgi.isolation.modules import EndedTable, ModuleTable
+from genwsgi.isolation.asking import asking
+from genwsgi.isolation.lookup import Table, lock, table_for, tables
+from genwsgi.isolation.originals import Live
 
 #: The interpreter's own table of modules.
 real: dict[str, ModuleType] = sys.modules
@@ -67,6 +68,11 @@ def shared_modules() -> dict[str, ModuleType]:
         return {**found, **_displaced}
 
 
+def handle_of(name: str, module: ModuleType) -> ModuleType:
+    """Return what code outside of any generation is to hold: not ``module``, which will be old."""
+    return real.get(name, module) if asking() is None else module
+
+
 _MISSING: Any = object()
 
 
@@ -81,7 +87,10 @@ class SysModules(dict[str, ModuleType]):
 
     def get(self, name: str, default: Any = None) -> Any:
         table = table_for(name)
-        return _shared(name, default) if table is None else table.modules.get(name, default)
+        if table is None:
+            return _shared(name, default)
+        module = table.modules.get(name, default)
+        return handle_of(name, module) if table.handles and module is not default else module
 
     def __contains__(self, name: object) -> bool:
         table = table_for(name)
@@ -98,7 +107,7 @@ class SysModules(dict[str, ModuleType]):
                 (_displaced if hidden else real)[name] = module
                 return
             table.modules[name] = module
-            if not hidden and not table.closed:
+            if not hidden and not issubclass(type(before), Live) and not table.closed:
                 if before is not _MISSING:
                     _displaced[name] = before
                 real[name] = ModuleProxy(name)
@@ -190,9 +199,7 @@ class SysModules(dict[str, ModuleType]):
         return dict, (self.copy(),)
 
 
-def _first(
-    answering: Sequence[ModuleTable | EndedTable], name: object
-) -> ModuleTable | EndedTable | None:
+def _first(answering: Sequence[Table], name: object) -> Table | None:
     for table in answering:
         if isinstance(name, str) and table.owns(name):
             return table
@@ -221,7 +228,7 @@ def begin() -> None:
         _hosts.update(name.partition(".")[0] for name in real.copy())
 
 
-def drop_disused(living: Collection[ModuleTable]) -> None:
+def drop_disused(living: Collection[Table]) -> None:
     """Forget the shared copies that no generation uses any more.
 
     A package that has moved into the scope would otherwise be kept for ever, and with it whatever
@@ -233,7 +240,7 @@ def drop_disused(living: Collection[ModuleTable]) -> None:
             drop_shared({top for top in tops if all(top in table.names for table in living)})
 
 
-def forget_proxies(living: Collection[ModuleTable]) -> None:
+def forget_proxies(living: Collection[Table]) -> None:
     """Remove the proxies of modules that no living generation has; put back what they hid."""
     with lock:
         for name, module in real.copy().items():
