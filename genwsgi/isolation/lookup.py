@@ -27,7 +27,7 @@ lock = threading.RLock()
 #: Who provides a current generation; the last one is asked first.
 providers: list[Provider] = []
 #: The tables of the generations that have begun and not ended.
-living: weakref.WeakSet[ModuleTable | OriginalTable] = weakref.WeakSet()
+living: weakref.WeakSet[ModuleTable] = weakref.WeakSet()
 #: Every top-level name that was in the scope of some generation: for others nobody need be asked.
 _scoped: set[str] = set()
 
@@ -76,7 +76,8 @@ def begin(table: ModuleTable | OriginalTable) -> None:
     """A generation begins, or has more names now."""
     with lock:
         _scoped.update(name.partition(".")[0] for name in table.names)
-        living.add(table)
+        if isinstance(table, ModuleTable):
+            living.add(table)
 
 
 def forget() -> None:
