@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -20,8 +21,11 @@ from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server.arbiter import GenwsgiArbiter
+from genwsgi.server.child import ending
 from genwsgi.server.coordinator import LOG_SETTINGS, make_source
+from genwsgi.server.logs import NAME as LOGGER
 from genwsgi.server.logs import join_error_log
+from genwsgi.server.probe import Report, settle_scope
 from genwsgi.server.settings import GenwsgiConfig, check
 from genwsgi.server.supervisor import CoordinatorProcess
 from genwsgi.target import Target, parse
@@ -124,19 +128,25 @@ class GenwsgiApplication(WSGIApplication, _Run):
             print(f"{self.prog}: {error}", file=sys.stderr)  # noqa: T201 -- a command talks
             sys.exit(USAGE_ERROR)
 
-    def open(self) -> None:
+    def open(self) -> Report:
         """Make the run directory and take the snapshot that the workers start from.
 
+        Its scope is looked for by building it in other processes first: see
+        :mod:`genwsgi.server.probe`.
+
+        :returns: what the last of these builds came to.
         :raises GenwsgiError: the target isn't there, or the directory can't be used.
         """
         self.directory = self._make_directory()
         options = self.options()
         source = make_source(options, Store(self.directory.store))
+        digest, report = settle_scope(self, source, logging.getLogger(LOGGER))
         options["roots"] = source.scope().watched
         self.told = json.dumps(options).encode()
-        release = Release(1, source.take(), "start", "what the server started with", time.time())
+        release = Release(1, digest, "start", "what the server started with", time.time())
         self.directory.record(release)
         self.directory.give_to(self.cfg.uid, self.cfg.gid)
+        return report
 
     def _make_directory(self) -> RunDirectory:
         # A check needs none that a server may be using.
@@ -186,28 +196,24 @@ class GenwsgiApplication(WSGIApplication, _Run):
         if self.agent is not None:
             self.agent.leave()
 
-    def _check_only(self) -> Callable[..., Any]:
-        """``--check-config`` and ``--print-config``: build once, in the process of the command."""
+    def _check_only(self) -> NoReturn:
+        """``--check-config`` and ``--print-config``: build once, in a process like a worker's."""
+        sys.exit(_whole(self._look()) or 0)
+
+    def _look(self) -> Report:
+        """Build as for a start, and leave nothing behind."""
         try:
-            self.open()
-            assert self.directory is not None
-            live = LiveApplication(
-                self.target, Store(self.directory.store), factory=self.cfg.factory
-            )
-            try:
-                live.swap(live.build(self.directory.committed().digest, "checked"))
-            finally:
-                live.close()
-            return live.application
+            with ending(lambda number: 128 + number):
+                return self.open()
         except GenwsgiError as error:
-            sys.exit(_whole(error))
+            return Report(reason=str(error), traceback=error.traceback)
         finally:
             self.close()
 
     def _refuse(self, error: GenwsgiError) -> NoReturn:
         """This worker can't boot: the server must not start, or must not stop, because of it."""
         assert self.directory is not None
-        whole = _whole(error)
+        whole = _whole(Report(reason=str(error), traceback=error.traceback))
         if self.directory.happened("served"):
             # The release was served before, so what is wrong is around it (a database that is
             # away).  gunicorn would halt the whole server for the exit codes it uses for this.
@@ -218,9 +224,9 @@ class GenwsgiApplication(WSGIApplication, _Run):
         raise AppImportError(shown)
 
 
-def _whole(error: GenwsgiError) -> str:
-    """The error for people: what the application raised, then what that means."""
-    return f"{error.traceback}\n{error}".lstrip()
+def _whole(report: Report) -> str:
+    """What is wrong, for people: what the application raised, then what that means."""
+    return f"{report.traceback}\n{report.reason}".lstrip()
 
 
 def _is_plain(value: object) -> bool:

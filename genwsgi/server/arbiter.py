@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gunicorn.arbiter import Arbiter
 
 import genwsgi
+from genwsgi.server.child import ending
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.supervisor import CoordinatorProcess
 
@@ -43,6 +44,8 @@ class GenwsgiArbiter(Arbiter):
         self._coordinator: CoordinatorProcess | None = None
         # Remembered here as well: the run directory may be lost.
         self._served = False
+        # Why the probe failed, until that is in the log.
+        self._unsaid = ""
 
     def run(self) -> None:
         """Serve until told to stop, and leave nothing behind."""
@@ -64,13 +67,20 @@ class GenwsgiArbiter(Arbiter):
     def start(self) -> None:
         """Take the first snapshot, before a port is bound or a worker forked."""
         join_error_log()
-        self.app.open()
+        # gunicorn's own exit status for those who tell it to stop.
+        with ending(lambda _signal: 0) as kept:
+            report = self.app.open()
+        self._unsaid = report.reason
+        if not report.met:
+            self._say_what_is_unknown()
         super().start()
         assert self.app.directory is not None
         self._coordinator = self.app.coordinator = CoordinatorProcess(
             self.app.told, self.cfg.chdir, self.log, label=self.app.directory.path
         )
         self._coordinator.ensure()
+        if signal.SIGHUP in kept:
+            self._coordinator.hang_up()
 
     def manage_workers(self) -> None:
         """Keep the coordinator and the workers running.  Called at least every second."""
@@ -78,7 +88,15 @@ class GenwsgiArbiter(Arbiter):
             self._coordinator.ensure()
         if not self._served and self.app.directory is not None:
             self._served = self.app.directory.happened("served")
+            if self._served:
+                # Otherwise they have met the same, and one has shown it whole.
+                self._say_what_is_unknown()
         super().manage_workers()
+
+    def _say_what_is_unknown(self) -> None:
+        if self._unsaid:
+            self.log.warning("what the scope may lack is not known: %s", self._unsaid)
+        self._unsaid = ""
 
     def reap_workers(self) -> None:
         """Reap workers, and say that they serve no more."""

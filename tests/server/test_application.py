@@ -279,7 +279,7 @@ def test_a_worker_that_can_not_boot_later_does_not_halt_the_server(
 def test_a_check_leaves_the_process_as_it_was(
     command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """``--check-config`` builds in this process, and takes away all it needed for that."""
+    """``--check-config`` builds in another process, and takes away all it needed for that."""
     (tmp_path / "run").mkdir(mode=0o755)
     app = command("--check-config", "--run-dir=run", "myapp")
     before = type(sys.modules), __import__, set(sys.modules)

@@ -16,6 +16,7 @@ from gunicorn.errors import HaltServer
 
 from genwsgi.server import arbiter
 from genwsgi.server.arbiter import GenwsgiArbiter
+from genwsgi.server.probe import Report
 
 
 class Directory:
@@ -60,9 +61,11 @@ class App:
         self.coordinator: object = None
         self.told = b"{}"
         self.happened: list[str] = []
+        self.report = Report()
 
-    def open(self) -> None:
+    def open(self) -> Report:
         self.happened.append("open")
+        return self.report
 
     def close(self) -> None:
         self.happened.append("close")
@@ -83,6 +86,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
     made._served = False
+    made._unsaid = ""
     made._coordinator = Coordinator()  # type: ignore[assignment]
     return made
 
@@ -183,6 +187,66 @@ def test_it_starts_from_a_snapshot_before_it_binds(
     assert made.app.happened == ["open", "start"]
     assert asked(made) == ["ensure"]
     assert made.app.coordinator is made._coordinator
+
+
+def test_a_probe_that_failed_is_a_warning(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server starts all the same, with the scope as far as it is known."""
+    app: Any = made.app
+    app.report = Report(reason="the probe was killed by signal 9 (Killed)")
+    monkeypatch.setattr(Arbiter, "start", lambda self: None)
+    monkeypatch.setattr(arbiter, "CoordinatorProcess", Coordinator)
+    made.start()
+    assert caplog.messages == [
+        "what the scope may lack is not known: the probe was killed by signal 9 (Killed)"
+    ]
+
+
+def test_what_the_workers_meet_as_well_is_said_by_them(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of the application is a warning only if the workers did not meet it: they serve."""
+    app: Any = made.app
+    app.report = Report(reason="target 'myapp' could not be built: KeyError", met=True)
+    monkeypatch.setattr(Arbiter, "start", lambda self: None)
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
+    monkeypatch.setattr(arbiter, "CoordinatorProcess", Coordinator)
+    made.start()
+    made.manage_workers()
+    assert caplog.messages == []
+    app.directory.events.add("served")
+    for _ in range(2):
+        made.manage_workers()
+    assert caplog.messages == [
+        "what the scope may lack is not known: target 'myapp' could not be built: KeyError"
+    ]
+
+
+def test_a_hang_up_before_there_is_a_coordinator_is_passed_on(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGHUP while the scope is looked for ends nothing, and is an order as at any other time."""
+
+    def hang_up() -> Report:
+        signal.raise_signal(signal.SIGHUP)
+        return Report()
+
+    app: Any = made.app
+    app.open = hang_up
+    monkeypatch.setattr(Arbiter, "start", lambda self: None)
+    monkeypatch.setattr(arbiter, "CoordinatorProcess", Coordinator)
+    made.start()
+    assert asked(made) == ["ensure", "hang up"]
+
+
+def test_a_stop_before_there_is_a_worker_ends_well(made: GenwsgiArbiter) -> None:
+    """SIGTERM while the scope is looked for ends the master as one that serves: with 0."""
+    app: Any = made.app
+    app.open = lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        made.start()
+    assert caught.value.code == 0
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), RuntimeError("no such user")])
