@@ -823,7 +823,7 @@ def test_coordinator_that_dies_over_the_first_of_its_orders(
 ) -> None:
     """An order that was waiting is not lost, and not blamed, when the one before it is deadly."""
 
-    def deadly(_committed: str) -> str:
+    def deadly(_committed: str, _additions: object) -> str:
         raise RuntimeError("deadly")
 
     given = [
