@@ -90,6 +90,10 @@ class SourceError(SnapshotError):
         self.traceback = traceback
 
 
+class OrderError(GenwsgiError):
+    """An order asks for what this application can't be given: it is refused."""
+
+
 class IllegalTransition(GenwsgiError):
     """An event that a generation's state does not allow; the state is unchanged."""
 

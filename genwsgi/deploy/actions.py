@@ -19,6 +19,7 @@ class Phase(str, enum.Enum):
     READING = "reading"
     CANARY = "canary"
     PREPARING = "preparing"
+    HOLDING = "holding"
     COMMITTING = "committing"
 
 
@@ -39,12 +40,18 @@ class Order:
     :ivar trigger: what asked; an order of the trigger ``watch`` does not retry code that failed.
     :ivar force: deploy even if the code is the committed code.
     :ivar detail: who and why, for people.
+    :ivar path: a folder to import from first, in this release and later ones; empty: as before.
+    :ivar modules: what must be in the scope, or else the order is refused.
+    :ivar hold: when all are ready, wait for the word at most so many seconds; 0: don't wait.
     """
 
     id: str
     trigger: str
     force: bool
     detail: str
+    path: str = ""
+    modules: tuple[str, ...] = ()
+    hold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,12 @@ class TakeSnapshot:
 
     :ivar additions: what belongs in the scope beside what the committed release's has, as builds
         of this deploy have shown.
+    :ivar path: folders to read from before those that the server was started with.
     """
 
     order: Order
     additions: tuple[Addition, ...] = ()
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,19 @@ class Report:
     outcome: OrderOutcome
 
 
-Action = TakeSnapshot | Record | Send | Report
+@dataclass(frozen=True)
+class Held:
+    """Tell whoever gave ``order`` that release ``release`` is ready everywhere and is held.
+
+    :ivar seconds: how long that took.
+    """
+
+    order: Order
+    release: int
+    seconds: float
+
+
+Action = TakeSnapshot | Record | Send | Report | Held
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ The charter, which the table :data:`LEGAL` keeps (an input that it does not list
   It is ready: preparing.
 * preparing: all others build.  Every connected worker is ready, and every process that serves is
   connected: Record, and committing.  Anything else (a failure, a death, the deadline): Abort, idle.
-* canary or preparing, and a worker found that its scope is too small, in a way that is new: Abort,
-  and reading again with what joins the scope; so many times in one deploy.
+* holding: all are ready, and the order wants the word first: it comes, and it is preparing again;
+  the sender calls it off, anybody fails or dies, or the deadline passes: Abort, idle.
+* canary, preparing or holding, and a worker found that its scope is too small, in a way that is
+  new: Abort, and reading again with what joins the scope; so many times in one deploy.
 * committing: the release is committed whatever happens now.  Everybody has swapped: idle.
 
 While a deploy runs, one order may wait; the end of the deploy, whatever it is, serves that order.
@@ -26,6 +28,7 @@ from typing import Final
 
 from genwsgi.deploy.actions import (
     Action,
+    Held,
     Order,
     Participant,
     Phase,
@@ -36,7 +39,7 @@ from genwsgi.deploy.actions import (
     Statistics,
     TakeSnapshot,
 )
-from genwsgi.deploy.orders import OrderBook
+from genwsgi.deploy.orders import OrderBook, ahead
 from genwsgi.deploy.protocol import (
     Abort,
     Committed,
@@ -58,13 +61,25 @@ from genwsgi.isolation.scope import Addition
 __all__ = ["LEGAL", "Action", "Coordinator", "Order", "Record", "Report", "Send", "TakeSnapshot"]
 
 _ALWAYS: Final = frozenset(
-    {"order", "hello", "failed", "committed", "leaving", "gone", "serving", "tick"}
+    {
+        "order",
+        "word",
+        "withdraw",
+        "hello",
+        "failed",
+        "committed",
+        "leaving",
+        "gone",
+        "serving",
+        "tick",
+    }
 )
 LEGAL: Final = {
     Phase.IDLE: _ALWAYS,
     Phase.READING: _ALWAYS | {"snapshot_taken", "snapshot_failed"},
     Phase.CANARY: _ALWAYS | {"ready"},
     Phase.PREPARING: _ALWAYS | {"ready"},
+    Phase.HOLDING: _ALWAYS | {"ready"},
     Phase.COMMITTING: _ALWAYS | {"record_failed"},
 }
 
@@ -108,29 +123,61 @@ class Coordinator:
         self._enter("order")
         return [*self._book.take(order, now), *self._serve_next(now)]
 
-    def snapshot_taken(self, digest: str, now: float, wall: float) -> list[Action]:
-        """The snapshot asked for is there; ``wall`` is the time of day, seconds since the epoch."""
+    def word(self, order: str, now: float) -> list[Action]:
+        """The word has come for ``order``: it need not be held any longer, or at all."""
+        self._enter("word")
+        self._book.let_go(order)
+        deploy = self._deploy
+        if deploy is None or deploy.pending.order.id != order:
+            return []
+        deploy.hold = 0.0
+        if self._phase is Phase.HOLDING:
+            self._phase, deploy.deadline = Phase.PREPARING, now + self._build_timeout
+        return self._advance(now)
+
+    def withdraw(self, order: str, reason: str, now: float) -> list[Action]:
+        """Whoever gave ``order`` calls it off.  What is committed stays so."""
+        self._enter("withdraw")
+        actions: list[Action] = [*self._book.drop(order, reason, now)]
+        deploy = self._deploy
+        if deploy is None or deploy.pending.order.id != order or self._phase is Phase.COMMITTING:
+            return actions
+        return actions + self._end(Outcome.FAILED, reason, now)
+
+    def snapshot_taken(
+        self, digest: str, now: float, wall: float, path: tuple[str, ...] = ()
+    ) -> list[Action]:
+        """The snapshot asked for is there.
+
+        :param wall: the time of day, seconds since the epoch.
+        :param path: the folders, of those asked for, that code of it was found in.
+        """
         deploy = self._read("snapshot_taken")
         if deploy is None:
             return self._ignore()
         pending = deploy.pending
-        if digest == self._release.digest and not pending.force:
+        if (digest, path) == (self._release.digest, self._release.path) and not pending.force:
             reason = f"release {self._release.number} is this code already"
             return self._end(Outcome.UNCHANGED, reason, now)
         if digest in self._failed and not (pending.force or pending.retry):
             reason = "this code failed before; change it, or order its deploy explicitly"
             return self._end(Outcome.UNCHANGED, reason, now)
         order = pending.order
-        release = Release(self._next_number(), digest, order.trigger, clip(order.detail), wall)
+        release = Release(
+            self._next_number(), digest, order.trigger, clip(order.detail), wall, path
+        )
         deploy.read(release, now + self._build_timeout)
         self._phase = Phase.CANARY
         return self._advance(now)
 
-    def snapshot_failed(self, reason: str, traceback: str, now: float) -> list[Action]:
-        """The source can't be read, or does not compile."""
+    def snapshot_failed(
+        self, reason: str, traceback: str, now: float, *, refused: bool = False
+    ) -> list[Action]:
+        """The source can't be read, does not compile, or (``refused``) is not what was ordered."""
         if self._read("snapshot_failed") is None:
             return self._ignore()
-        return self._end(Outcome.FAILED, reason, now, traceback)
+        outcome = Outcome.REFUSED if refused else Outcome.FAILED
+        return self._end(outcome, reason, now, traceback)
 
     def record_failed(self, reason: str, now: float) -> list[Action]:
         """The Record just asked for failed, and the rest of its list was dropped."""
@@ -254,6 +301,9 @@ class Coordinator:
             pids = named(one.pid for one in silent)
             deploy.notes.append(f"{pids} did not confirm the swap in {ACKNOWLEDGE_WITHIN:g} s")
             return self._advance(now)
+        if self._phase is Phase.HOLDING:
+            reason = f"it was ready, and no word came within {deploy.hold:g} s"
+            return self._end(Outcome.FAILED, reason, now)
         if self._workers.at(Stage.BUILDING):
             self._remember_failure()
         reason = f"{self._workers.lateness(self._serving)} within {limit}"
@@ -264,7 +314,7 @@ class Coordinator:
         if self._deploy is None:
             return None
         impatient = self._book.impatient_at()
-        if impatient is None or self._phase is Phase.COMMITTING:
+        if impatient is None or self._phase in (Phase.HOLDING, Phase.COMMITTING):
             return self._deploy.deadline
         return min(self._deploy.deadline, impatient)
 
@@ -326,7 +376,9 @@ class Coordinator:
         pending = self._book.serve()
         if pending is None:
             return []
-        self._deploy = Deploy(pending, started=now, deadline=now + self._build_timeout)
+        self._deploy = Deploy(
+            pending, started=now, deadline=now + self._build_timeout, hold=pending.hold
+        )
         self._phase = Phase.READING
         return self._ask_for_snapshot(self._deploy)
 
@@ -341,11 +393,18 @@ class Coordinator:
             if not workers or workers.at(Stage.BUILDING):
                 return []
             return workers.prepare_one(deploy.release, self._release)
-        self._phase = Phase.PREPARING
         actions = workers.prepare_others(deploy.release)
+        if self._phase is Phase.HOLDING:
+            return actions
+        self._phase = Phase.PREPARING
         if not workers.at(Stage.BUILDING) and not workers.absent(self._serving):
-            actions += self._commit(deploy, deploy.release, now)
+            move = self._hold if deploy.hold else self._commit
+            actions += move(deploy, deploy.release, now)
         return actions
+
+    def _hold(self, deploy: Deploy, release: Release, now: float) -> list[Action]:
+        self._phase, deploy.deadline = Phase.HOLDING, now + deploy.hold
+        return [Held(deploy.pending.order, release.number, now - deploy.started)]
 
     def _commit(self, deploy: Deploy, release: Release, now: float) -> list[Action]:
         self._unrecorded_over, self._release = self._release, release
@@ -390,7 +449,8 @@ class Coordinator:
 
     def _ask_for_snapshot(self, deploy: Deploy) -> list[Action]:
         self._reads += 1
-        return [TakeSnapshot(deploy.pending.order, deploy.additions)]
+        path = ahead(deploy.pending.path, self._release.path)
+        return [TakeSnapshot(deploy.pending.order, deploy.additions, path)]
 
     def _renumber(self, release: Release) -> list[Action]:
         """Begin the build again under a new number, for another release had this one already.

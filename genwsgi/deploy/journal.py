@@ -29,6 +29,7 @@ class Journal:
         for entry in self._directory.orders():
             try:
                 attempts = int(str(entry.pop("attempts")))
+                entry["modules"] = tuple(entry.get("modules") or ())  # type: ignore[arg-type]
                 found.append((Order(**entry), attempts))  # type: ignore[arg-type]
             except (TypeError, ValueError, KeyError):
                 continue

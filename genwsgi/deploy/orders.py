@@ -25,16 +25,30 @@ class Pending:
     :ivar since: when it was given.
     :ivar force: deploy even if the code is the committed code.
     :ivar retry: deploy even if the code failed before.
+    :ivar path: folders to import from first, the newest first.
+    :ivar hold: how long to wait for the word when all are ready, in seconds.
     """
 
     order: Order
     since: float
     force: bool
     retry: bool
+    path: tuple[str, ...] = ()
+    hold: float = 0.0
 
     def after(self, older: Pending) -> Pending:
         """This order, now that it supersedes ``older``."""
-        return replace(self, force=self.force or older.force, retry=self.retry or older.retry)
+        return replace(
+            self,
+            force=self.force or older.force,
+            retry=self.retry or older.retry,
+            path=ahead(self.path, older.path),
+        )
+
+
+def ahead(newer: tuple[str, ...], older: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders ``newer``, then those of ``older`` that are not among them."""
+    return tuple(dict.fromkeys((*newer, *older)))
 
 
 class OrderBook:
@@ -62,7 +76,8 @@ class OrderBook:
     def take(self, order: Order, now: float) -> list[Report]:
         """Accept ``order``: it is served next, in the place of an older one that waits."""
         self.count += 1
-        pending = Pending(order, now, order.force, order.trigger != WATCH)
+        path = (order.path,) if order.path else ()
+        pending = Pending(order, now, order.force, order.trigger != WATCH, path, order.hold)
         older, self.waiting = self.waiting, pending
         if older is None:
             self._waiting_since = now
@@ -70,6 +85,19 @@ class OrderBook:
         # The wait goes on: were it the newest order's own, a stream of orders would wait forever.
         self.waiting = pending.after(older)
         return [self._report(older, Outcome.SUPERSEDED, None, f"order {order.id!r} is newer", now)]
+
+    def drop(self, order: str, reason: str, now: float) -> list[Report]:
+        """End the order ``order`` if it waits: nobody wants it any more."""
+        pending = self.waiting
+        if pending is None or pending.order.id != order:
+            return []
+        self.waiting = None
+        return [self._report(pending, Outcome.FAILED, None, reason, now)]
+
+    def let_go(self, order: str) -> None:
+        """Have the order ``order``, if it waits, not be held when it is ready."""
+        if self.waiting is not None and self.waiting.order.id == order:
+            self.waiting = replace(self.waiting, hold=0.0)
 
     def serve(self) -> Pending | None:
         """Make the waiting order the running one, and return it."""

@@ -38,13 +38,18 @@ _MAX_INT: Final = (1 << 63) - 1
 
 
 class Outcome:
-    """How an order ended: the values of :attr:`OrderOutcome.outcome`."""
+    """How an order ended: the values of :attr:`OrderOutcome.outcome`.
+
+    ``PREPARED`` is no end: the release is built everywhere on this host and held, and whoever gave
+    the order has the word.
+    """
 
     COMMITTED: Final = "committed"
     FAILED: Final = "failed"
     SUPERSEDED: Final = "superseded"
     REFUSED: Final = "refused"
     UNCHANGED: Final = "unchanged"
+    PREPARED: Final = "prepared"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Release:
     :ivar trigger: what asked for it.
     :ivar detail: who, which paths or which message, for people.
     :ivar created: wall-clock seconds since the epoch, for people only.
+    :ivar path: folders that orders have put before those the server was started with, the newest
+        first; later releases are read from there too.
     """
 
     number: int
@@ -64,6 +71,7 @@ class Release:
     trigger: str
     detail: str
     created: float
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,8 @@ class OrderOutcome:
     :ivar reason: one line; empty when there is nothing to add.
     :ivar traceback: what the application raised, whole (see :func:`clip`); else empty.
     :ivar seconds: from the order to its outcome.
+    :ivar generation: the highest number of a generation that serves the committed release, among
+        the workers of this host; None if none has told.
     """
 
     id: str
@@ -180,6 +190,7 @@ class OrderOutcome:
     reason: str
     traceback: str
     seconds: float
+    generation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -360,7 +371,7 @@ def _read(hint: object, value: object, where: str) -> object:
         return value
     if hint is float and type(value) in (int, float):
         number = _as_float(value)
-        if math.isfinite(number):
+        if math.isfinite(number) and number == value:
             return number
     elif hint is int and type(value) is int:
         if 0 <= value <= _MAX_INT:

@@ -7,6 +7,7 @@
     store/             the snapshots
     serving/<pid>      one empty file for each worker that serves requests
     orders             orders that were accepted and have no outcome yet
+    amqp               which orders came by a broker, and how they ended
     coordinator.sock   where agents and clients meet the coordinator
 
 It belongs to the user the workers run as, and to nobody else: whoever can write here decides what
@@ -32,7 +33,7 @@ from genwsgi.errors import RunDirectoryError
 #: The longest path that a unix socket can have, with its final zero byte (unix(7)).
 _SOCKET_PATH_MAX = 108
 
-_FILES = frozenset({"committed", "orders", "coordinator.sock"})
+_FILES = frozenset({"committed", "orders", "amqp", "coordinator.sock"})
 _FOLDERS = frozenset({"store", "serving"})
 _UNFINISHED = ".new"
 
@@ -158,8 +159,9 @@ class RunDirectory:
         """
         try:
             with open(self._committed, encoding="utf-8") as file:
-                return Release(**json.load(file))
-        except (OSError, ValueError, TypeError) as error:
+                fields = json.load(file)
+            return Release(**{**fields, "path": tuple(fields.get("path", ()))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RunDirectoryError(self.path, f"the committed release is lost: {error}") from error
 
     def record(self, release: Release) -> None:

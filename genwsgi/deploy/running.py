@@ -27,6 +27,7 @@ class Deploy:
     :ivar seconds: how long it took to the commit point.
     :ivar notes: what its outcome is to say.
     :ivar additions: what has joined the scope since it began.
+    :ivar hold: how long it waits for the word when all are ready, in seconds; 0: it needs none.
     """
 
     pending: Pending
@@ -36,6 +37,7 @@ class Deploy:
     seconds: float | None = None
     notes: list[str] = field(default_factory=list)
     additions: tuple[Addition, ...] = ()
+    hold: float = 0.0
     _growths: int = 0
     _digests: set[str] = field(default_factory=set)
 

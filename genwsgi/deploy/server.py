@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import selectors
 import socket
 import time
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from genwsgi.deploy import protocol
+from genwsgi.deploy.actions import Held
 from genwsgi.deploy.agent import label
 from genwsgi.deploy.coordinator import (
     Action,
@@ -29,12 +29,13 @@ from genwsgi.deploy.coordinator import (
     Send,
     TakeSnapshot,
 )
+from genwsgi.deploy.desk import Desk, Submission
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
 from genwsgi.deploy.rundir import RunDirectory, peer_uid
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError, ProtocolError
+from genwsgi.errors import GenwsgiError, OrderError, ProtocolError
 
 #: How often an order is taken up again after the coordinator died over it.
 ATTEMPTS = 2
@@ -64,6 +65,7 @@ class CoordinatorServer:
     :param build_timeout: how long a worker may take to build, in seconds.
     :param master: read end of a pipe whose write end only the master has: it ends with the master.
     :param triggers: gives the triggers' status, by name.
+    :param moved: called with the folders and files to watch from now on.
     """
 
     def __init__(
@@ -75,18 +77,22 @@ class CoordinatorServer:
         log: logging.Logger,
         master: int | None = None,
         triggers: Callable[[], dict[str, object]] = dict,
+        moved: Callable[[Sequence[str]], None] = lambda _places: None,
     ) -> None:
         self._directory = directory
         self._source = source
         self._log = log
         self._master = master
         self._triggers = triggers
-        self._decision = Coordinator(directory.committed(), build_timeout=build_timeout)
+        self._moved = moved
+        committed = directory.committed()
+        self._path = committed.path
+        self._decision = Coordinator(committed, build_timeout=build_timeout)
         self._peers: dict[int, Peer] = {}
         self._count = 0
         self._clients: dict[str, Peer] = {}
         self._journal = Journal(directory, log)
-        self._submitted: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._desk = Desk(self._wake, log)
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._stopped = False
@@ -95,17 +101,16 @@ class CoordinatorServer:
         self._departed: deque[int] = deque()
         self._performing = False
 
-    def submit(self, trigger: str, detail: str, *, force: bool = False) -> str:
-        """Hand in an order and return its id.  Any thread may call this."""
-        order = Order(uuid.uuid4().hex[:12], trigger, force, detail)
-        self._submitted.put(order)
-        with contextlib.suppress(OSError):
-            self._wake_out.send(b"!")
-        return order.id
+    def submit(self, trigger: str, detail: str, **order: Any) -> str:
+        """Hand in an order and return its id, as :meth:`Desk.submit` does.  Any thread."""
+        return self._desk.submit(trigger, detail, **order)
 
     def stop(self) -> None:
         """End :meth:`run` soon.  Any thread, or a signal handler, may call this."""
         self._stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):
             self._wake_out.send(b"!")
 
@@ -231,6 +236,7 @@ class CoordinatorServer:
         elif isinstance(message, protocol.Failed):
             self._perform(decision.failed(peer.number, message, now))
         elif isinstance(message, protocol.Committed):
+            self._desk.serves(message)
             self._perform(decision.committed(peer.number, message, now))
         elif isinstance(message, protocol.Leaving):
             self._perform(decision.leaving(peer.number, now))
@@ -284,11 +290,19 @@ class CoordinatorServer:
     def _take_submitted(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             wake.recv(4096)
-        while True:
-            try:
-                self._order(self._submitted.get_nowait())
-            except queue.Empty:
-                return
+        for submission in self._desk.submissions():
+            self._take(submission)
+
+    def _take(self, submission: Submission) -> None:
+        order = submission.order
+        if submission.withdraw:
+            self._perform(self._decision.withdraw(order.id, order.detail, time.monotonic()))
+        elif order.id in self._journal:
+            if not order.hold:
+                self._log.info("order %s: the word has come", order.id)
+                self._perform(self._decision.word(order.id, time.monotonic()))
+        elif not self._desk.tell_again(order.id):
+            self._order(order, self._desk.attempts.pop(order.id, 0) + 1)
 
     def _hear_master(self, pipe: int) -> None:
         try:
@@ -308,7 +322,12 @@ class CoordinatorServer:
     def _resume_orders(self) -> None:
         """Take up what the coordinator before this one had accepted when it died."""
         for order, attempts in self._journal.take_over():
-            if attempts < ATTEMPTS:
+            if order.hold and attempts < ATTEMPTS:
+                # Whether it is still wanted, and still to be held, its trigger knows, and gives it
+                # again.
+                self._desk.attempts[order.id] = attempts
+                self._journal.remove(order)
+            elif attempts < ATTEMPTS:
                 self._order(order, attempts + 1)
             else:
                 reason = f"the coordinator died over it {attempts} times"
@@ -349,12 +368,15 @@ class CoordinatorServer:
                     failed = self._decision.record_failed(reason, time.monotonic())
                     self._lists.appendleft(failed)
                     return
+                self._follow(action.release.path)
             elif isinstance(action, Send):
                 peer = self._peers.get(action.worker)
                 if peer is not None:
                     self._send(peer, action.message)
             elif isinstance(action, Report):
                 self._report(action.order, action.outcome)
+            elif isinstance(action, Held):
+                self._hold(action)
 
     def _take_snapshot(self, action: TakeSnapshot) -> None:
         self._swept = None
@@ -364,20 +386,53 @@ class CoordinatorServer:
                 action.order.id,
                 "; ".join(map(in_words, action.additions)),
             )
+        order = action.order
         try:
-            digest = self._source.take(self._decision.release.digest, action.additions)
+            reading = self._source.read(
+                self._decision.release.digest,
+                action.additions,
+                action.path,
+                order.modules,
+                order.path,
+            )
         except (GenwsgiError, OSError) as error:
             trace = getattr(error, "traceback", "")
             now = time.monotonic()
-            self._perform(self._decision.snapshot_failed(clip(str(error)), clip(trace), now))
+            refused = isinstance(error, OrderError)
+            self._perform(
+                self._decision.snapshot_failed(clip(str(error)), clip(trace), now, refused=refused)
+            )
         else:
             now = time.monotonic()
             self._perform(self._decision.serving(self._directory.serving(), now))
-            self._perform(self._decision.snapshot_taken(digest, now, time.time()))
+            self._perform(
+                self._decision.snapshot_taken(reading.digest, now, time.time(), reading.path)
+            )
+
+    def _follow(self, path: tuple[str, ...]) -> None:
+        """Have the folders watched that code is imported from now."""
+        if path == self._path:
+            return
+        self._path = path
+        try:
+            self._moved(self._source.scope(path).watched)
+        except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
+            self._log.exception("the folders that code comes from now can't be watched")
+
+    def _hold(self, held: Held) -> None:
+        order = held.order
+        self._log.info(
+            "order %s by %s: prepared, and held for the word for %g s at most",
+            order.id,
+            order.trigger,
+            order.hold,
+        )
+        self._desk.held(order, held.release, held.seconds)
 
     def _report(self, order: Order, outcome: OrderOutcome) -> None:
         self._journal.remove(order)
         release = self._decision.release
+        self._desk.ended(outcome, release)
         what = f"order {order.id} by {order.trigger}: {outcome.outcome}"
         if outcome.outcome == Outcome.COMMITTED:
             note = f"; {outcome.reason}" if outcome.reason else ""

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from genwsgi.isolation.scope import Addition, Scope, ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.errors import OrderError
+from genwsgi.isolation.scope import Addition, Package, Scope, ScopeRules, find_scope
+from genwsgi.isolation.snapshot import Snapshot, Store
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read.
+
+    :ivar digest: names the snapshot.
+    :ivar path: the folders, of those that were to be read first, that code of it was found in.
+    """
+
+    digest: str
+    path: tuple[str, ...]
 
 
 class Source:
@@ -25,12 +39,13 @@ class Source:
         self.store = store
         self._others = others
 
-    def scope(self) -> Scope:
+    def scope(self, path: Sequence[str] = ()) -> Scope:
         """Look up the scope as it is on disk now.
 
+        :param path: folders that come before all others.
         :raises TargetError: the target is not on the path.
         """
-        return find_scope(self.rules)
+        return find_scope(_first(self.rules, path))
 
     def grow(self, additions: Iterable[Addition]) -> None:
         """Have ``additions`` in the scope from now on; what is there already is passed over."""
@@ -48,16 +63,83 @@ class Source:
             only if this one is committed.
         :raises SnapshotError, TargetError: it can't be taken; what was served still is.
         """
-        if committed is None:
-            scope = find_scope(_grown(self.rules, additions))
-            return self.store.take(scope, self._others(scope))
-        known = self.store.open(committed)
+        return self.read(committed, additions).digest
+
+    def read(
+        self,
+        committed: str | None = None,
+        additions: Iterable[Addition] = (),
+        path: Sequence[str] = (),
+        modules: Iterable[str] = (),
+        asked: str = "",
+    ) -> Reading:
+        """Take a snapshot, as :meth:`take` does, from other folders too.
+
+        :param path: folders that come before all others, the newest first.
+        :param modules: dotted names of what has to be found.
+        :param asked: the one of ``path`` in which there has to be something.
+        :raises OrderError: that is not so.
+        """
+        known = self.store.open(committed) if committed is not None else None
         try:
-            self.grow(known.additions)
-            scope = find_scope(_grown(self.rules, additions))
-            return self.store.take(scope, self._others(scope), known)
+            if known is not None:
+                self.grow(known.additions)
+            scope = find_scope(_first(_grown(self.rules, additions), path))
+            used = tuple(folder for folder in path if _holds(folder, scope))
+            if asked and asked not in used:
+                raise OrderError(
+                    f"{asked} holds no package or module of this application: name the folder that "
+                    "they are in"
+                )
+            digest = self.store.take(scope, self._others(scope), known)
+            self._check(modules, self.store.open(digest))
         finally:
-            known.release()
+            if known is not None:
+                known.release()
+        return Reading(digest, used)
+
+    def _check(self, modules: Iterable[str], taken: Snapshot) -> None:
+        try:
+            missing = [name for name in modules if not _has(taken, name)]
+        finally:
+            taken.release()
+        if missing:
+            raise OrderError(
+                f"no module {', '.join(missing[:3])} in the scope of this application: it has "
+                f"{', '.join(sorted(taken.tops)[:10])}"
+            )
+
+
+def _first(rules: ScopeRules, path: Sequence[str]) -> ScopeRules:
+    """The rules with the folders of ``path`` before all others."""
+    if not path:
+        return rules
+    return replace(rules, path=(*path, *rules.path), first=(*path, *rules.first))
+
+
+def _holds(folder: str, scope: Scope) -> bool:
+    """Whether a package of ``scope`` lies in ``folder``."""
+    real = os.path.realpath(folder)
+    return any(real in map(os.path.dirname, _places(one)) for one in scope.packages.values())
+
+
+def _places(package: Package) -> tuple[str, ...]:
+    return (package.file,) if package.file else package.folders
+
+
+def _has(snapshot: Snapshot, name: str) -> bool:
+    """Whether the module ``name`` is among those that ``snapshot`` has."""
+    top, *parts = name.split(".")
+    for place in snapshot.tops.get(top, ()):
+        if not parts:
+            return True
+        inner = os.path.join(place, *parts)
+        endings = (f"{inner}.py", os.path.join(inner, "__init__.py"))
+        if any(path in snapshot.files for path in endings) or inner in snapshot.folders:
+            return True
+        if any(path.startswith(f"{inner}.") for path in snapshot.extensions):
+            return True
+    return False
 
 
 def _grown(rules: ScopeRules, additions: Iterable[Addition]) -> ScopeRules:

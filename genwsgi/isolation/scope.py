@@ -54,6 +54,8 @@ class ScopeRules:
         folder that the target is found in is always one of them.
     :ivar scope: further top-level packages to import afresh.
     :ivar share: packages never to import afresh.
+    :ivar first: folders that hold the application's code and come before all others; ``path``
+        begins with them.
     :ivar additions: what builds have found to belong in the scope.
     """
 
@@ -63,6 +65,7 @@ class ScopeRules:
     scope: tuple[str, ...] = ()
     share: tuple[str, ...] = ()
     additions: tuple[Addition, ...] = ()
+    first: tuple[str, ...] = ()
 
     @property
     def top(self) -> str:
@@ -123,7 +126,7 @@ def find_scope(rules: ScopeRules) -> Scope:
     shared = {*ALWAYS_SHARED, *sys.stdlib_module_names, "__main__", *rules.share}
     home = _home_of(rules)
     folders = [addition.folder for addition in rules.additions if addition.folder]
-    roots = list(dict.fromkeys([*([home] if home else []), *rules.own, *folders]))
+    roots = list(dict.fromkeys([*rules.first, *([home] if home else []), *rules.own, *folders]))
     for root in roots:
         for package in _own_packages(os.path.realpath(root), rules):
             if package.name not in shared:

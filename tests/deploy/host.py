@@ -9,11 +9,12 @@ from genwsgi.deploy.protocol import Committed, Hello, Ready, Release
 FIRST = Release(1, "old", "start", "", 0.0)
 NEW = Release(2, "new", "ctl", "by hand", 1000.0)
 TIMEOUT = 60.0
+HOLD = 30.0
 
 
-def an_order(name="a", trigger="ctl", force=False):
+def an_order(name="a", trigger="ctl", force=False, **more):
     """An order with the id ``name``."""
-    return Order(name, trigger, force, "by hand")
+    return Order(name, trigger, force, "by hand", **more)
 
 
 class Host:
@@ -32,13 +33,13 @@ class Host:
         self.done += did
         return did
 
-    def order(self, name="a", trigger="ctl", force=False):
+    def order(self, name="a", trigger="ctl", force=False, **more):
         """Give an order."""
-        return self.call("order", an_order(name, trigger, force))
+        return self.call("order", an_order(name, trigger, force, **more))
 
-    def taken(self, digest="new"):
+    def taken(self, digest="new", path=()):
         """Answer a TakeSnapshot."""
-        did = self.coordinator.snapshot_taken(digest, self.now, 1000.0)
+        did = self.coordinator.snapshot_taken(digest, self.now, 1000.0, path)
         self.done += did
         return did
 
@@ -62,13 +63,15 @@ class Host:
 
     def to(self, phase):
         """Go to ``phase``, with two workers and no deploy before."""
-        if phase is not Phase.IDLE:
-            self.order()
-        if phase in (Phase.CANARY, Phase.PREPARING, Phase.COMMITTING):
+        way = list(Phase)
+        reached = way.index(phase)
+        if reached >= way.index(Phase.READING):
+            self.order(hold=HOLD if phase is Phase.HOLDING else 0.0)
+        if reached >= way.index(Phase.CANARY):
             self.taken()
-        if phase in (Phase.PREPARING, Phase.COMMITTING):
+        if reached >= way.index(Phase.PREPARING):
             self.ready(1)
-        if phase is Phase.COMMITTING:
+        if reached >= way.index(Phase.HOLDING):
             self.ready(2)
         assert self.coordinator.phase is phase
         return self

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from genwsgi.deploy.actions import Phase, Stage
+from genwsgi.deploy.actions import Held, Phase, Stage
 from genwsgi.deploy.coordinator import (
     ACKNOWLEDGE_WITHIN,
     LEGAL,
@@ -30,7 +30,7 @@ from genwsgi.deploy.protocol import (
 )
 from genwsgi.deploy.running import GROWTHS
 from genwsgi.isolation.scope import Addition
-from tests.deploy.host import FIRST, NEW, TIMEOUT, Host, an_order, messages, reports
+from tests.deploy.host import FIRST, HOLD, NEW, TIMEOUT, Host, an_order, messages, reports
 
 # -- the way of a good deploy
 
@@ -322,7 +322,8 @@ def test_hello_is_always_answered_with_the_committed_release(phase):
     host = Host(2).to(phase)
     did = host.hello(3)
     assert did[0] == Send(3, Welcome(NEW if phase is Phase.COMMITTING else FIRST))
-    assert messages(did, 3)[1:] == ([Prepare(NEW)] if phase is Phase.PREPARING else [])
+    goes_on = (Phase.PREPARING, Phase.HOLDING)
+    assert messages(did, 3)[1:] == ([Prepare(NEW)] if phase in goes_on else [])
 
 
 def test_a_newcomer_takes_part_from_the_canary_on():
@@ -456,6 +457,8 @@ def test_the_same_number_of_other_code_is_not_ready():
 
 EVENTS: dict[str, tuple[object, ...]] = {
     "order": (an_order("late"),),
+    "word": ("another",),
+    "withdraw": ("another", "no"),
     "snapshot_taken": (),
     "snapshot_failed": ("no", ""),
     "hello": (3, Hello(103, FIRST, None)),
@@ -481,7 +484,10 @@ def test_every_event_in_every_phase_keeps_to_the_table(phase, event):
     if event not in LEGAL[phase]:
         assert did == []
         assert after == dataclasses.replace(before, ignored=before.ignored + 1)
-    elif event not in ("failed", "committed") and (phase, event) != (Phase.CANARY, "ready"):
+    elif event not in ("failed", "committed") and (phase, event) not in (
+        (Phase.CANARY, "ready"),
+        (Phase.HOLDING, "ready"),
+    ):
         assert after.ignored == before.ignored
     assert host.coordinator.phase in Phase
     assert repr(host.coordinator).startswith(f"<Coordinator {host.coordinator.phase.value}, ")
@@ -740,3 +746,157 @@ def test_an_order_that_waits_need_not_wait_for_another_round():
     assert host.outcomes() == [("a", Outcome.SUPERSEDED)]
     assert host.taken("late") == []
     assert messages(host.taken("b's"))[0][1].release.digest == "b's"
+
+
+# -- the word
+
+
+def test_a_held_release_waits_for_the_word():
+    """When all are ready the order is told so and nothing is committed until the word comes."""
+    host = Host(2)
+    order = an_order(hold=HOLD)
+    host.order(hold=HOLD)
+    host.taken()
+    host.ready(1)
+    host.now = 1.5
+    assert host.ready(2) == [Held(order, 2, 1.5)]
+    assert host.coordinator.phase == "holding"
+    assert host.tick(30.0) == []
+    assert host.call("word", "another") == []
+    assert host.call("word", "a") == [Record(NEW), Send(1, Commit(2)), Send(2, Commit(2))]
+    host.swapped(1, 2)
+    assert host.outcomes() == [("a", Outcome.COMMITTED)]
+
+
+@pytest.mark.parametrize("phase", [Phase.READING, Phase.CANARY, Phase.PREPARING])
+def test_the_word_may_come_before_all_are_ready(phase):
+    """A word that comes early is kept: the release is committed as soon as all are ready."""
+    host = Host(2)
+    host.order(hold=HOLD)
+    if phase is Phase.READING:
+        assert host.call("word", "a") == []
+    host.taken()
+    if phase is Phase.CANARY:
+        assert host.call("word", "a") == []
+    host.ready(1)
+    if phase is Phase.PREPARING:
+        assert host.call("word", "a") == []
+    assert host.ready(2)[0] == Record(NEW)
+
+
+def test_no_word_within_the_time_is_an_abort():
+    """A hold has a deadline: then all discard, and the outcome says why."""
+    host = Host(2).to(Phase.HOLDING)
+    did = host.tick(HOLD)
+    assert [type(message) for _, message in messages(did)] == [Abort, Abort]
+    (outcome,) = reports(did)
+    assert (outcome.outcome, outcome.reason) == (
+        Outcome.FAILED,
+        "it was ready, and no word came within 30 s",
+    )
+    assert host.call("word", "a") == []
+    assert host.coordinator.release == FIRST
+
+
+@pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.IDLE, Phase.COMMITTING)])
+def test_an_order_can_be_called_off_until_it_is_committed(phase):
+    """Called off, an order fails with the sender's reason and everybody discards."""
+    host = Host(2).to(phase)
+    assert host.call("withdraw", "another", "no") == []
+    did = host.call("withdraw", "a", "the sender calls it off")
+    assert [(one.outcome, one.reason) for one in reports(did)] == [
+        (Outcome.FAILED, "the sender calls it off")
+    ]
+    assert host.coordinator.phase == "idle"
+    assert all(one.stage is Stage.CONNECTED for one in host.coordinator.participants)
+
+
+def test_what_is_committed_can_not_be_called_off():
+    """After the commit point an order ends as committed, whoever calls it off."""
+    host = Host(2).to(Phase.COMMITTING)
+    assert host.call("withdraw", "a", "no") == []
+    host.swapped(1, 2)
+    assert host.outcomes() == [("a", Outcome.COMMITTED)]
+
+
+def test_a_waiting_order_can_be_called_off_or_get_its_word():
+    """What is true of the order that is served is true of the one that waits for it."""
+    host = Host(2).to(Phase.CANARY)
+    host.order("b", hold=HOLD)
+    assert [one.outcome for one in reports(host.call("withdraw", "b", "no"))] == [Outcome.FAILED]
+    host.order("c", hold=HOLD)
+    host.call("word", "c")
+    host.call("failed", 1, Failed(2, "no", ""))
+    host.taken("newer")
+    host.ready(1, release=3)
+    assert isinstance(host.ready(2, release=3)[0], Record)
+
+
+def test_no_order_supersedes_a_held_one():
+    """While a release is held other orders wait, for as long as its hold may last."""
+    host = Host(2).to(Phase.HOLDING)
+    host.order("b")
+    assert host.tick(HOLD - 0.1) == []
+    assert (Outcome.FAILED, "a") in [(one.outcome, one.id) for one in reports(host.tick(HOLD))]
+    assert host.coordinator.statistics().running == "b"
+
+
+def test_a_worker_that_dies_while_a_release_is_held_fails_it():
+    """Not all are ready any more, so the sender is told."""
+    host = Host(2).to(Phase.HOLDING)
+    assert [one.outcome for one in reports(host.call("gone", 1))] == [Outcome.FAILED]
+
+
+def test_a_worker_that_starts_while_a_release_is_held_gets_ready_too():
+    """The word commits when the newcomer is ready as well, and not before."""
+    host = Host(2).to(Phase.HOLDING)
+    host.hello(3)
+    assert host.call("word", "a") == []
+    assert host.ready(3)[0] == Record(NEW)
+
+
+# -- where code is imported from
+
+
+def test_a_folder_of_an_order_comes_first_from_then_on():
+    """Its folder comes before those of earlier orders, in this release and in later ones."""
+    host = Host(1)
+    for name, path, expected in (
+        ("a", "/one", ("/one",)),
+        ("b", "/two", ("/two", "/one")),
+        ("c", "", ("/two", "/one")),
+        ("d", "/one", ("/one", "/two")),
+    ):
+        (asked,) = host.order(name, path=path)
+        assert asked.path == expected
+        number = host.coordinator.release.number + 1
+        host.taken(name, asked.path)
+        host.ready(1, release=number)
+        host.swapped(1, release=number)
+        assert host.coordinator.release.path == expected
+
+
+def test_a_folder_of_an_order_that_fails_is_forgotten():
+    """Only what is committed says where later releases are read from."""
+    host = Host(1)
+    host.order("a", path="/one")
+    host.taken("a", ("/one",))
+    host.call("failed", 1, Failed(2, "no", ""))
+    assert host.order("b")[0].path == ()
+
+
+def test_the_folder_of_a_superseded_order_goes_on_with_the_newer_one():
+    """An order that supersedes another does what that one asked for besides."""
+    host = Host(1).to(Phase.READING)
+    host.order("b", path="/one")
+    host.order("c", path="/two")
+    host.order("d")
+    did = host.coordinator.snapshot_failed("no", "", host.now)
+    assert did[-1] == TakeSnapshot(an_order("d"), path=("/two", "/one"))
+
+
+def test_what_can_not_be_what_was_ordered_is_refused():
+    """A snapshot that lacks what the order names is a refusal and not a failure."""
+    host = Host(1).to(Phase.READING)
+    did = host.coordinator.snapshot_failed("no module b", "", host.now, refused=True)
+    assert [(one.outcome, one.reason) for one in reports(did)] == [(Outcome.REFUSED, "no module b")]

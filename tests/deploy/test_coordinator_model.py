@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from genwsgi.deploy.actions import Phase
+from genwsgi.deploy.actions import Held, Phase
 from genwsgi.deploy.coordinator import Coordinator, Order, Record, Report, Send, TakeSnapshot
 from genwsgi.deploy.protocol import (
     Abort,
@@ -77,6 +77,7 @@ class Deploys(RuleBasedStateMachine):
         self.disk_full = False
         self.open_orders = {}
         self.order_count = 0
+        self.words: set[str] = set()
         self.start()
 
     def start(self):
@@ -97,7 +98,13 @@ class Deploys(RuleBasedStateMachine):
             elif isinstance(action, Report):
                 assert self.open_orders.pop(action.order.id) == action.order, "reported twice"
                 assert action.outcome.id == action.order.id
+            elif isinstance(action, Held):
+                assert self.open_orders[action.order.id] == action.order
+                assert action.order.id not in self.words, "held although the word has come"
             elif isinstance(action, Record):
+                running = self.coordinator.statistics().running
+                order = self.open_orders[running]
+                assert not order.hold or running in self.words, "committed without the word"
                 if self.disk_full:
                     self.disk_full = False
                     self.perform(self.coordinator.record_failed("disk full", self.now))
@@ -165,15 +172,42 @@ class Deploys(RuleBasedStateMachine):
         trigger=st.sampled_from(["watch", "ctl"]),
         force=st.booleans(),
         digest=st.none() | st.sampled_from(DIGESTS),
+        hold=st.sampled_from([0.0, 0.0, 3.0]),
     )
-    def give_an_order(self, trigger, force, digest):
+    def give_an_order(self, trigger, force, digest, hold=0.0):
         """Somebody orders a deploy, and the source may be read at once."""
         self.order_count += 1
-        order = Order(str(self.order_count), trigger, force, "")
+        order = Order(str(self.order_count), trigger, force, "", hold=hold)
         self.open_orders[order.id] = order
         self.perform(self.coordinator.order(order, self.now))
         while self.reads and digest is not None:
             self.read_the_source(digest)
+
+    @precondition(lambda self: self.open_orders)
+    @rule(index=st.integers(0, 1))
+    def give_the_word(self, index):
+        """An order need not be held any longer, or at all."""
+        order = sorted(self.open_orders)[index % len(self.open_orders)]
+        self.words.add(order)
+        self.perform(self.coordinator.word(order, self.now))
+
+    @precondition(lambda self: self.open_orders)
+    @rule(index=st.integers(0, 1))
+    def withdraw(self, index):
+        """An order is called off."""
+        order = sorted(self.open_orders)[index % len(self.open_orders)]
+        self.perform(self.coordinator.withdraw(order, "called off", self.now))
+
+    @precondition(lambda self: self.open_orders)
+    @rule(who=st.sets(st.integers(0, MOST_WORKERS - 1)))
+    def hold_one(self, who):
+        """A deploy goes on until it is held, if nothing hinders it, and perhaps some die then."""
+        self.look_who_serves()
+        self.carry_on(range(MOST_WORKERS), 2)
+        if self.coordinator.phase is Phase.HOLDING:
+            for agent in [agent for index, agent in enumerate(self.agents) if index in who]:
+                self.agents.remove(agent)
+                self.disconnect(agent, True)
 
     @precondition(lambda self: self.reads)
     @rule(digest=st.sampled_from(DIGESTS))

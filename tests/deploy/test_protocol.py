@@ -132,7 +132,14 @@ def test_a_frame_is_its_length_and_json():
     assert encode(Commit(7)) == b"\x00\x00\x00\x20" + b'{"kind": "commit", "release": 7}'
 
 
-RELEASE_FIELDS = {"number": 7, "digest": "d", "trigger": "t", "detail": "", "created": 1.5}
+RELEASE_FIELDS = {
+    "number": 7,
+    "digest": "d",
+    "trigger": "t",
+    "detail": "",
+    "created": 1.5,
+    "path": [],
+}
 
 REFUSED = {
     "oversized": (MAX_FRAME + 1).to_bytes(4, "big"),

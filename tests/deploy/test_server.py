@@ -34,7 +34,7 @@ from genwsgi.deploy.protocol import (
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
-from genwsgi.deploy.source import Source
+from genwsgi.deploy.source import Reading, Source
 from genwsgi.isolation.scope import Addition, ScopeRules
 from genwsgi.isolation.snapshot import Store
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, release, short
@@ -310,15 +310,15 @@ def test_coordinator_that_dies_while_a_scope_grows(
     rules = host.source.rules
     path = (*rules.path, str(host.tree / "site-packages"))
     host.source.rules = dataclasses.replace(rules, path=path)
-    take = host.source.take
+    read = host.source.read
     addition = Addition("kit", "imports shop")
 
-    def die(committed: str | None = None, additions: Iterable[Addition] = ()) -> str:
+    def die(committed: str, additions: Iterable[Addition], *more: Any) -> Reading:
         if additions:
             raise RuntimeError("killed")
-        return take(committed)
+        return read(committed, additions, *more)
 
-    monkeypatch.setattr(host.source, "take", die)
+    monkeypatch.setattr(host.source, "read", die)
     host.write(2)
     host.start("an edit")
     worker = host.worker(101)
@@ -823,7 +823,7 @@ def test_coordinator_that_dies_over_the_first_of_its_orders(
 ) -> None:
     """An order that was waiting is not lost, and not blamed, when the one before it is deadly."""
 
-    def deadly(_committed: str, _additions: object) -> str:
+    def deadly(*_asked: object) -> Reading:
         raise RuntimeError("deadly")
 
     given = [
@@ -831,7 +831,7 @@ def test_coordinator_that_dies_over_the_first_of_its_orders(
     ]
     host.directory.keep_orders([{"id": "damaged"}, *given])
     with monkeypatch.context() as patch:
-        patch.setattr(host.source, "take", deadly)
+        patch.setattr(host.source, "read", deadly)
         host.start()
         host.join()
     assert isinstance(host.error, RuntimeError)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.deploy.source import Source
-from genwsgi.errors import SnapshotError, SourceError, TargetError
+from genwsgi.errors import OrderError, SnapshotError, SourceError, TargetError
 from genwsgi.isolation.scope import Addition, Scope, ScopeRules
 from genwsgi.isolation.snapshot import Store
 from tests.isolation.sources import write
@@ -140,3 +140,54 @@ def test_growth_for_one_snapshot(source: Source, tree: Path, tmp_path: Path) -> 
     assert large != small
     assert source.take(small) == small
     assert source.take(large) == large
+
+
+# -- folders of orders
+
+
+@pytest.fixture
+def newer(tmp_path: Path) -> Path:
+    """A folder that holds one package of the application, in a newer version."""
+    root = tmp_path / "newer"
+    write(root, {"tools.py": "V = 2\n"})
+    return root
+
+
+def test_a_folder_of_an_order_is_read_first(source: Source, tree: Path, newer: Path) -> None:
+    """What it holds is taken from there, and what it doesn't from where it was."""
+    digest = source.take()
+    reading = source.read(digest, path=[str(newer)], modules=["tools", "shop.cart"])
+    assert reading.path == (str(newer),)
+    with_both = source.store.open(reading.digest)
+    with_both.release()
+    assert with_both.tops["tools"] == (str(newer.resolve() / "tools.py"),)
+    assert with_both.tops["shop"] == (str(tree.resolve() / "shop"),)
+    assert source.take(reading.digest) == digest, "the folder is this reading's only"
+    assert str(newer) in source.scope([str(newer)]).watched
+
+
+def test_a_folder_that_gives_nothing_any_more_is_left_out(
+    source: Source, tmp_path: Path, newer: Path
+) -> None:
+    """A folder that newer ones hide altogether, or that is gone, is no part of the release."""
+    newest = tmp_path / "newest"
+    write(newest, {"tools.py": "V = 3\n", "shop/__init__.py": ""})
+    path = [str(newest), str(newer), str(tmp_path / "gone")]
+    assert source.read(source.take(), path=path).path == (str(newest),)
+
+
+def test_a_folder_without_code_of_the_application_is_refused(
+    source: Source, tmp_path: Path
+) -> None:
+    """An order that names a folder in which nothing is found is refused, not passed over."""
+    empty = tmp_path / "empty"
+    write(empty, {"notes.txt": ""})
+    with pytest.raises(OrderError, match="holds no package or module"):
+        source.read(source.take(), path=[str(empty)], asked=str(empty))
+
+
+@pytest.mark.parametrize("name", ["json", "shop.none", "shop.cart.deeper", "tool"])
+def test_a_module_that_is_not_in_the_scope_is_refused(source: Source, name: str) -> None:
+    """An order that names a module which is not there, or shared, is refused with its name."""
+    with pytest.raises(OrderError, match=f"no module {name} in the scope"):
+        source.read(source.take(), modules=["shop", name])
