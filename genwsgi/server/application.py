@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, ConfigError
 
 from genwsgi.deploy.agent import Agent
@@ -23,6 +24,7 @@ from genwsgi.live import LiveApplication
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.child import ending
 from genwsgi.server.coordinator import LOG_SETTINGS, make_source
+from genwsgi.server.explain import table
 from genwsgi.server.logs import NAME as LOGGER
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.probe import Report, settle_scope
@@ -122,6 +124,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
     def run(self) -> None:
         """Serve.  A mistake of the command line ends with one line, not a traceback."""
         try:
+            if self.cfg.explain_scope:
+                self._explain()
             super().run()
         # gunicorn's own for a pid file in use, or a worker class whose package is missing.
         except (GenwsgiError, RuntimeError) as error:
@@ -150,8 +154,9 @@ class GenwsgiApplication(WSGIApplication, _Run):
 
     def _make_directory(self) -> RunDirectory:
         # A check needs none that a server may be using.
-        checks = self.cfg.check_config or self.cfg.print_config
-        path, uid = None if checks else self.cfg.run_dir, self.cfg.uid
+        cfg = self.cfg
+        checks = cfg.check_config or cfg.print_config or cfg.explain_scope
+        path, uid = None if checks else cfg.run_dir, cfg.uid
         try:
             return RunDirectory.create(path, uid)
         except RunDirectoryError:
@@ -198,15 +203,32 @@ class GenwsgiApplication(WSGIApplication, _Run):
 
     def _check_only(self) -> NoReturn:
         """``--check-config`` and ``--print-config``: build once, in a process like a worker's."""
-        sys.exit(_whole(self._look()) or 0)
+        try:
+            report = self._look()
+        except GenwsgiError as error:
+            report = Report(reason=str(error), traceback=error.traceback)
+        sys.exit(_whole(report) or 0)
+
+    def _explain(self) -> NoReturn:
+        """``--explain-scope``: the table, or what a start would show."""
+        report = self._look()
+        if report.reason:
+            print(_whole(report), file=sys.stderr)  # noqa: T201 -- a command talks
+            sys.exit(Arbiter.APP_LOAD_ERROR)
+        sys.stdout.write(table(report.verdicts))
+        sys.exit(0)
 
     def _look(self) -> Report:
-        """Build as for a start, and leave nothing behind."""
+        """Build as for a start, with the path that a start has, and leave nothing behind.
+
+        :raises GenwsgiError: as :meth:`open`.
+        """
+        for path in (self.cfg.pythonpath or "").split(","):
+            if path and os.path.abspath(path) not in sys.path:
+                sys.path.insert(0, os.path.abspath(path))
         try:
             with ending(lambda number: 128 + number):
                 return self.open()
-        except GenwsgiError as error:
-            return Report(reason=str(error), traceback=error.traceback)
         finally:
             self.close()
 

@@ -161,10 +161,14 @@ OPTIONS = (
     Option("watch_ignore", "Files or directories not to watch, besides those never watched "
         f"(__pycache__, .git, editors' droppings). {_SEVERAL}",
         _texts, default=(), meta="GLOB", action="append"),
-    Option("scope", f"A further top-level package that every generation imports afresh. {_LIST}",
+    Option("scope", "A further top-level package that every generation imports afresh, besides "
+        "the application's own and those that are found to belong with them (see "
+        f"--explain-scope). {_LIST}", _packages, default=(), meta="NAME", action="append"),
+    Option("share", f"A top-level package that all generations share, whatever is found. {_LIST}",
         _packages, default=(), meta="NAME", action="append"),
-    Option("share", f"A top-level package that all generations share. {_LIST}",
-        _packages, default=(), meta="NAME", action="append"),
+    Option("explain_scope", "Build the application, tell for each package that it uses whether "
+        "every generation imports it afresh, and why, and exit.",
+        _boolean, default=False, action="store_true"),
     Option("factory", "NAME is a function that makes the application, or is not. Told from its "
         "signature unless given.", _boolean, action=_EITHER),
     Option("build_timeout", "How long a deploy may take to build the new generation before it is "

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from genwsgi.deploy.protocol import clip
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError
+from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
@@ -46,12 +48,14 @@ class Report:
     :ivar reason: why the application can't be built, in one line; empty if it can.
     :ivar traceback: what the application raised, whole; empty if it did not.
     :ivar met: whether workers meet the same, most likely, and say so.
+    :ivar verdicts: of a good build, if they are asked for: what is in the scope, and why.
     """
 
     additions: tuple[Addition, ...] = ()
     reason: str = ""
     traceback: str = ""
     met: bool = False
+    verdicts: tuple[Verdict, ...] = ()
 
 
 class _Done(BaseException):
@@ -122,6 +126,8 @@ def _probe(app: GenwsgiApplication, source: Source, folder: str | None, digest: 
         raise _Done(_build(app, store, taken))
 
     def work() -> str:
+        if app.cfg.explain_scope:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the table has that to itself
         return json.dumps(asdict(_as_worker(app, load)))
 
     try:
@@ -131,6 +137,7 @@ def _probe(app: GenwsgiApplication, source: Source, folder: str | None, digest: 
             found["reason"],
             found["traceback"],
             found["met"],
+            tuple(Verdict(**item) for item in found["verdicts"]),
         )
     except ChildError as error:
         return Report(reason=f"the probe {error}")
@@ -156,9 +163,10 @@ def _as_worker(app: GenwsgiApplication, load: Callable[[], Any]) -> Report:
 
 def _build(app: GenwsgiApplication, store: Store, digest: str) -> Report:
     live = LiveApplication(app.target, store, factory=app.cfg.factory)
+    verdicts: list[Verdict] | None = [] if app.cfg.explain_scope else None
     try:
-        live.swap(live.build(digest, "probe"))
-        return Report()
+        live.swap(live.build(digest, "probe", verdicts=verdicts))
+        return Report(verdicts=tuple(verdicts or ()))
     except ScopeError as error:
         return Report(error.additions)
     except GenwsgiError as error:

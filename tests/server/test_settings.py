@@ -169,6 +169,7 @@ SOURCES: list[tuple[str, object, str, object, object]] = [
     ("watch_ignore", (), "--watch-ignore '*.tmp' --watch-ignore x", ("*.tmp", "x"), ("*.tmp", "x")),
     ("scope", (), "--scope a,b --scope c", ["a, b", "c"], ("a", "b", "c")),
     ("share", (), "--share numpy", "numpy", ("numpy",)),
+    ("explain_scope", False, "--explain-scope", True, True),
     ("factory", None, "--factory", True, True),
     ("factory", None, "--no-factory", False, False),
     ("build_timeout", 60.0, "--build-timeout 5", 5, 5.0),
