@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Callable
 
-from genwsgi import isolation
+from genwsgi import hooks, isolation, keeping
 from genwsgi.errors import BuildError, GenwsgiError, ScopeError, SnapshotError, TargetError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
@@ -30,6 +30,7 @@ def build(
     *,
     grow: bool = True,
     verdicts: list[Verdict] | None = None,
+    hand_over: Callable[[Generation], None] | None = None,
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
 
@@ -41,6 +42,7 @@ def build(
         processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
     :param grow: whether a scope that is too small ends the build; else it is only logged.
     :param verdicts: gets what is in the scope and what is not, and why.
+    :param hand_over: called with the generation when all else is done, before it is ready.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
     :raises ScopeError: packages belong in the scope that are not in it.
     :raises BuildError: the application's code raised.
@@ -63,6 +65,8 @@ def build(
         if grow and findings.additions:
             missing = findings.additions
             raise ScopeError(target.text, missing)
+        if hand_over is not None:
+            hand_over(generation)
     except KeyboardInterrupt:
         tear_down(generation, Event.FAILED)
         raise
@@ -139,4 +143,7 @@ def _drop_own_frames(shown: traceback.TracebackException | None, seen: set[int])
         _drop_own_frames(inner, seen)
 
 
-_THIS_LAYER = {__file__, resolve.__code__.co_filename, Generation.run.__code__.co_filename}
+_THIS_LAYER = {
+    function.__code__.co_filename
+    for function in (build, resolve, Generation.run, hooks.hand_over, keeping.keep)
+}

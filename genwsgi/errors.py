@@ -108,6 +108,41 @@ class LeaseError(GenwsgiError):
     """A lease was ended that is not open: it was ended before, or belongs to another generation."""
 
 
+class LifeError(GenwsgiError):
+    """A generation that has ended asked for something that comes to pass before its end."""
+
+    def __init__(self, what: str, generation: str, state: str) -> None:
+        super().__init__(f"{what} comes too late: {generation} is {state}; call it while it serves")
+        self.what = what
+        self.generation = generation
+        self.state = state
+
+
+class KeepError(GenwsgiError):
+    """An object can't be kept for the whole process, or can't be made."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"genwsgi.keep({name!r}): {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class HandoverError(GenwsgiError):
+    """What a generation puts forward would keep it alive in the hands of the next one.
+
+    :ivar path: how it leads back, in words.
+    """
+
+    def __init__(self, name: str, generation: str, path: str) -> None:
+        super().__init__(
+            f"genwsgi.put_forward({name!r}) of {generation} would keep that generation alive "
+            f"({path}): give what all generations share, such as dicts and texts"
+        )
+        self.name = name
+        self.generation = generation
+        self.path = path
+
+
 class ProtocolError(GenwsgiError):
     """A peer sent bytes that are not a message of the deploy protocol."""
 

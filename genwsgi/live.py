@@ -22,10 +22,12 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.switch import Statistics, Switch
+from genwsgi.hooks import hand_over
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
 from genwsgi.janitor import Janitor
+from genwsgi.keeping import kept
 from genwsgi.target import Target
 
 log = logging.getLogger("genwsgi")
@@ -80,7 +82,7 @@ class LiveApplication:
         # Whether close() waits for the janitor, and whether that has nothing left to do.
         self._awaited = False
         self._drained = True
-        self._janitor = Janitor(self._busy, self._draining, self._on_drained)
+        self._janitor = Janitor(self._busy, self._draining, self._on_drained, kept)
         self._started = False
         self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
@@ -128,6 +130,7 @@ class LiveApplication:
                 on_module,
                 grow=grow,
                 verdicts=verdicts,
+                hand_over=self._hand_over,
             )
             return generation
         except BuildAbandoned:
@@ -198,6 +201,17 @@ class LiveApplication:
                 )
             )
         return tuple(sorted(found, key=lambda one: one.number))
+
+    def _hand_over(self, generation: Generation) -> None:
+        """Offer a generation that is being built what the current one puts forward."""
+        if self._switch.current is None:
+            return
+        # Not to be torn down while it is asked.
+        lease = self._switch.lease()
+        try:
+            hand_over(lease.generation, generation)
+        finally:
+            self._switch.end(lease)
 
     def _busy(self) -> int:
         return sum(self._switch.statistics().leases.values())

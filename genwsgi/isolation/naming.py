@@ -130,7 +130,7 @@ class _Holder:
         self._words, self._expression = words, ""
 
     def _into_dict(self, before: Any, parent: Any, child: Any) -> None:
-        names = before is None or parent is self._local or parent is _dict_of(before)
+        names = parent is self._local or parent is _dict_of(before)
         names = names or names_of(before) is not None
         for key, value in list(parent.copy().items()):
             if value is child:

@@ -46,7 +46,7 @@ def roots_of_threads(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, o
     """
     for name, frame in _frames(own):
         place = f"{name}, at {place_of(frame)}"
-        yield place, _locals(frame)
+        yield place, _variables(frame)
         yield place, frame
     yield from _greenlets()
 
@@ -82,10 +82,15 @@ def _frames(own: frozenset[int]) -> Iterator[tuple[str, FrameType]]:
             frame = frame.f_back
 
 
-def _locals(frame: FrameType) -> dict[str, object]:
+class Variables:
+    """The variables of a frame, as attributes."""
+
+
+def _variables(frame: FrameType) -> Variables:
     """Return a copy of the variables of a frame that another thread is running."""
     names = frame.f_locals
-    found = dict(names)
+    found = Variables()
+    vars(found).update(names)
     # Before 3.13 the interpreter keeps a copy too, with the frame: a holder that we have made.
     # A tracer's is needed, though, and the names of a module or a class body are the real ones.
     tracing = frame.f_trace is not None or sys.gettrace() is not None
@@ -106,7 +111,7 @@ def _greenlets() -> Iterator[tuple[str, object]]:
                 continue
             name = f"a greenlet, at {place_of(frame)}"
             while frame is not None:
-                yield name, _locals(frame)
+                yield name, _variables(frame)
                 yield name, frame
                 frame = frame.f_back
 

@@ -16,6 +16,7 @@ from genwsgi.isolation.effects import (
     lists,
     logs,
     mimes,
+    offers,
     registries,
     signals,
     threads,
@@ -38,6 +39,7 @@ _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (signals, signals.Signals),
     (logs, logs.Logs),
     (threads, threads.Threads),
+    (offers, offers.Offers),
     (exits, exits.Exits),
 )
 

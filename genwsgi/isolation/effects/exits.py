@@ -17,22 +17,50 @@ _unregister = atexit.unregister
 _patches = Patches()
 
 
+class AtEveryEnd:
+    """A callback that runs also when the build failed."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback = callback
+
+    def __repr__(self) -> str:
+        return repr(self._callback)
+
+    def __call__(self) -> object:
+        """Call it."""
+        return self._callback()
+
+
 class Exits(Record):
     """The exit callbacks of one generation.
 
     :ivar callbacks: function, positional and keyword arguments, in the order of registration.
+    :ivar at_undo: genwsgi's own, called when the build has failed or was discarded.
     """
 
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self.at_undo: list[Callable[[], object]] = []
 
     def undo(self) -> None:
-        """Forget them: what they would clean up has not come about."""
-        self.callbacks.clear()
+        """Run what is to run at every end; forget the others, made for a process that served."""
+        self.callbacks[:] = [one for one in self.callbacks if type(one[0]) is AtEveryEnd]
+        book = self.book()
+        generation = None if book is None else book.generation()
+        if generation is not None:
+            self._run_all(generation.run)
+        while self.at_undo:
+            self.at_undo.pop()()
 
     def retire(self, run: Run) -> None:
         """Run them, last registered first, as the end of the process would."""
+        self._run_all(run)
+        self.at_undo.clear()
+
+    def _run_all(self, run: Run) -> None:
         while self.callbacks:
             function, args, kwargs = self.callbacks.pop()
             try:
