@@ -71,10 +71,22 @@ def test_a_callback_that_raises(
 
 def test_callbacks_of_a_build_that_fails(site: Site, notes: list[Any]) -> None:
     """What was opened before a build failed can be closed; its exit callbacks are forgotten."""
-    site.write(shop=ENDING + "\n    1 / 0\n", shop__late="V = 'one'\n")
+    ending = ENDING.replace("from shop.late import V", "V = 'one'")
+    site.write(shop=ending + "\n    1 / 0\n")
     with pytest.raises(BuildError):
         site.build()
     assert notes == ["VERSION two", "one"]
+
+
+def test_a_callback_that_imports_what_failed(
+    site: Site, notes: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a callback of a failed build registers anew is refused or forgotten."""
+    site.write(shop=ENDING + "\n    1 / 0\n")
+    with pytest.raises(BuildError):
+        site.build()
+    assert notes == ["VERSION two"]
+    assert "LifeError" in caplog.text
 
 
 def test_callbacks_of_a_discarded_generation(site: Site, notes: list[Any]) -> None:

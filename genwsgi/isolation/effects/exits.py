@@ -17,6 +17,10 @@ _unregister = atexit.unregister
 _patches = Patches()
 
 
+#: A function, its positional and its keyword arguments.
+Callback = tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]
+
+
 class AtEveryEnd:
     """A callback that runs also when the build failed."""
 
@@ -36,33 +40,36 @@ class AtEveryEnd:
 class Exits(Record):
     """The exit callbacks of one generation.
 
-    :ivar callbacks: function, positional and keyword arguments, in the order of registration.
+    :ivar callbacks: in the order of registration.
     :ivar at_undo: genwsgi's own, called when the build has failed or was discarded.
     """
 
     def __init__(self, book: Book) -> None:
         super().__init__(book)
-        self.callbacks: list[tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]] = []
+        self.callbacks: list[Callback] = []
         self.at_undo: list[Callable[[], object]] = []
 
     def undo(self) -> None:
         """Run what is to run at every end; forget the others, made for a process that served."""
-        self.callbacks[:] = [one for one in self.callbacks if type(one[0]) is AtEveryEnd]
+        wanted = [one for one in self.callbacks if type(one[0]) is AtEveryEnd]
+        self.callbacks.clear()
         book = self.book()
         generation = None if book is None else book.generation()
         if generation is not None:
-            self._run_all(generation.run)
+            self._run_all(wanted, generation.run)
+        # One may have imported what failed to be imported, once more.
+        self.callbacks.clear()
         while self.at_undo:
             self.at_undo.pop()()
 
     def retire(self, run: Run) -> None:
         """Run them, last registered first, as the end of the process would."""
-        self._run_all(run)
+        self._run_all(self.callbacks, run)
         self.at_undo.clear()
 
-    def _run_all(self, run: Run) -> None:
-        while self.callbacks:
-            function, args, kwargs = self.callbacks.pop()
+    def _run_all(self, callbacks: list[Callback], run: Run) -> None:
+        while callbacks:
+            function, args, kwargs = callbacks.pop()
             try:
                 run(lambda call=function, a=args, k=kwargs: call(*a, **k))
             except BaseException:  # CancelledError and GreenletExit are such
