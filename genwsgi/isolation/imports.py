@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib._bootstrap
 import importlib._bootstrap_external
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from genwsgi.isolation import late, lookup, sources, spawn, view
+from genwsgi.isolation import byhand, late, lookup, sources, spawn, view
 from genwsgi.isolation.effects import importing_shared
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
@@ -84,7 +85,7 @@ class ScopeFolderFinder:
         if table is None:
             yield from pkgutil.iter_importer_modules(self._on_disk, prefix)  # type: ignore[attr-defined]
         else:
-            for name, package in list_in_snapshot(table.snapshot, self._folder):
+            for name, package in list_in_snapshot(table.snapshot, os.path.abspath(self._folder)):
                 yield prefix + name, package
 
 
@@ -131,6 +132,7 @@ def install(provider: Provider) -> None:
             bootstrap._find_and_load = _load
             sources.install()
             spawn.install()
+            byhand.install()
         lookup.providers.append(provider)
 
 
@@ -140,6 +142,7 @@ def uninstall(provider: Provider) -> None:
         lookup.providers.remove(provider)
         if lookup.providers:
             return
+        byhand.uninstall()
         spawn.uninstall()
         sources.uninstall()
         bootstrap._find_and_load = _find_and_load

@@ -14,6 +14,8 @@ from genwsgi.isolation.effects import forget_types
 from genwsgi.isolation.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from importlib.readers import FileReader
+
     from genwsgi.isolation.modules import ModuleTable
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
@@ -36,6 +38,12 @@ class SnapshotLoader(SourceFileLoader):
             return snapshot.source(path)
         return super().get_data(path)
 
+    def get_resource_reader(self, name: str | None = None) -> FileReader:  # noqa: ARG002 -- importlib passes it
+        """Return what reads the files of a package for :mod:`importlib.resources`."""
+        from genwsgi.isolation.resources import SnapshotReader
+
+        return SnapshotReader(self)
+
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 -- importlib passes it
         """Return the snapshot's bytecode of the module."""
         return self._table.snapshot.code(self.path)
@@ -51,7 +59,6 @@ class SnapshotLoader(SourceFileLoader):
         names = getattr(self._table.modules.get(parent_name), "__dict__", None)
         if not isinstance(names, dict):
             exec(code, module.__dict__)
-            self._table.loaded()
             return
         # In a circular ``from package import submodule`` the interpreter falls back, in C, to a
         # table that knows nothing of generations.  Binding the submodule on its package before it
@@ -67,7 +74,6 @@ class SnapshotLoader(SourceFileLoader):
             else:
                 names[child] = before
             raise
-        self._table.loaded()
 
 
 class SharedExtensionLoader(ExtensionFileLoader):
@@ -103,7 +109,8 @@ def find_in_snapshot(
     tail = fullname.rpartition(".")[2]
     namespace: list[str] = []
     for entry in path:
-        base = os.path.join(entry, tail)
+        # Packages add to their ``__path__`` what is beside their parent, with "..".
+        base = os.path.join(os.path.abspath(entry), tail)
         if base in snapshot.folders:
             spec = _folder_spec(table, fullname, [base])
             if spec.loader is not None:

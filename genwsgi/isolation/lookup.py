@@ -7,6 +7,7 @@ modules.  It is never held while modules are loaded.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def tables() -> list[Table]:
 
 def table_of_folder(folder: str) -> ModuleTable | None:
     """Return the table whose snapshot says what is in ``folder``; ``None``: the disk does."""
+    folder = os.path.abspath(folder)
     generation = asking()
     if generation is not None and generation.modules is not None:
         mine: Table = generation.modules

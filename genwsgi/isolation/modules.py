@@ -150,7 +150,8 @@ class ModuleTable:
             with bootstrap._ModuleLockManager(self._lock_name(fullname)):
                 module = self.modules.get(fullname, _MISSING)
                 if module is _MISSING:
-                    return bootstrap._find_and_load_unlocked(fullname, self._import_any)
+                    module = bootstrap._find_and_load_unlocked(fullname, self._import_any)
+                    self.loaded()
                 return module
         finally:
             importing_shared.reset(token)

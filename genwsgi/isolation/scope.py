@@ -191,8 +191,18 @@ def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
             folder = os.path.join(root, name)
             code = name in named or (_has_code(folder) and not _is_elsewhere(name, root, rules))
             package = _package_in(root, name, "the application's own", namespaces=code)
-            if package is not None:
-                yield package
+            if package is None:
+                continue
+            if name in named and not package.file and not _is_regular(package):
+                # The rest of a namespace package is wherever else on the path.
+                whole = _find(name, rules.path) or package
+                package = replace(package, file=whole.file, folders=whole.folders)
+            yield package
+
+
+def _is_regular(package: Package) -> bool:
+    """Whether the package has an ``__init__.py``."""
+    return any(os.path.isfile(os.path.join(folder, "__init__.py")) for folder in package.folders)
 
 
 def _has_code(folder: str) -> bool:

@@ -16,6 +16,7 @@ import importlib.util
 import inspect
 import io
 import linecache
+import os
 import sys
 import threading
 import traceback
@@ -49,11 +50,13 @@ _order: deque[str] = deque()
 class _Looking(threading.local):
     """What is being looked up on this thread.
 
-    :ivar table: whose lines; the rest of the module does not ask further.
+    :ivar table: whose lines; nobody is asked then.
+    :ivar names: the globals of the code that is looked at.
     :ivar globals: those of the frames that are being extracted, in order.
     """
 
     table: ModuleTable | None = None
+    names: Mapping[str, Any] | None = None
     globals: list[Any] | None = None
 
 
@@ -61,14 +64,16 @@ _looking = _Looking()
 
 
 @contextmanager
-def _meaning(table: ModuleTable | None) -> Iterator[None]:
-    """Look lines up for ``table``; ``None`` changes nothing."""
-    before = _looking.table
-    _looking.table = table or before
+def _meaning(names: Mapping[str, Any] | None) -> Iterator[None]:
+    """Look lines up for the generation with these globals; others change nothing."""
+    before = _looking.table, _looking.names
+    table = _table_of_globals(names)
+    if table is not None:
+        _looking.table, _looking.names = table, names
     try:
         yield
     finally:
-        _looking.table = before
+        _looking.table, _looking.names = before
 
 
 def _of_generation(filename: str, names: Mapping[str, Any] | None) -> list[str] | None:
@@ -77,8 +82,10 @@ def _of_generation(filename: str, names: Mapping[str, Any] | None) -> list[str] 
     if table is None:
         generation = asking()
         table = None if generation is None else generation.modules
-    if not isinstance(table, ModuleTable) or filename not in table.snapshot.files:
+    if not isinstance(table, ModuleTable):
         return None
+    if filename not in table.snapshot.files:
+        return _of_loader(filename, names if _looking.names is None else _looking.names)
     key = table.snapshot.files[filename]
     found = _lines.get(key)
     if found is None:
@@ -92,6 +99,19 @@ def _of_generation(filename: str, names: Mapping[str, Any] | None) -> list[str] 
         if len(_order) > KEPT:
             _lines.pop(_order.popleft(), None)
     return found
+
+
+def _of_loader(filename: str, names: Mapping[str, Any] | None) -> list[str] | None:
+    """Return the lines of a generation's file that is no file, as its loader has them."""
+    if _table_of_globals(names) is None or names is None or os.path.exists(filename):
+        return None
+    get_source = getattr(names.get("__loader__"), "get_source", None)
+    if names.get("__file__") != filename or get_source is None:
+        return None
+    try:
+        return io.StringIO(get_source(names["__name__"]) or "").readlines()
+    except (ImportError, OSError):
+        return []
 
 
 def _table_of_globals(names: Mapping[str, Any] | None) -> ModuleTable | None:
@@ -136,9 +156,8 @@ def _extract_for_generation(
     finally:
         _looking.globals = before
     for summary, names in zip(found, frames, strict=True):
-        table = _table_of_globals(names)
-        if table is not None or lookup_lines:
-            with _meaning(table):
+        if lookup_lines or _table_of_globals(names) is not None:
+            with _meaning(names):
                 summary.line  # noqa: B018 -- it is looked up now and kept
     # walk_stack(None) counts the frames above it, of which there is one more than it knows of.
     if found and frames[0] in (globals(), vars(traceback)) and found[0].name in _COUNTED:
@@ -150,25 +169,26 @@ _COUNTED = {_extract_for_generation.__name__, "extract"}
 
 
 def _findsource_for_generation(object: Any) -> tuple[list[str], int]:  # noqa: A002 -- inspect's
-    with _meaning(_table_of_object(object)):
+    with _meaning(_globals_of(object)):
         return _findsource(object)
 
 
-def _table_of_object(thing: Any) -> ModuleTable | None:
+def _globals_of(thing: Any) -> dict[str, Any] | None:
+    """Return the globals of the code that ``thing`` is or has, if that can be told."""
     kind = type(thing)
     if kind is MethodType:
-        return _table_of_object(thing.__func__)
+        return _globals_of(thing.__func__)
     if kind is FunctionType:
-        return table_of(thing.__builtins__)
+        return thing.__globals__  # type: ignore[no-any-return]
     if kind is TracebackType:
-        return table_of(thing.tb_frame.f_builtins)
+        return thing.tb_frame.f_globals  # type: ignore[no-any-return]
     if kind is FrameType:
-        return table_of(thing.f_builtins)
+        return thing.f_globals  # type: ignore[no-any-return]
     if issubclass(kind, ModuleType):
-        return _table_of_globals(vars(thing))
+        return vars(thing)  # type: ignore[no-any-return]
     if issubclass(kind, type):
         functions = (item for item in vars(thing).values() if type(item) is FunctionType)
-        return next((_table_of_object(item) for item in functions), None)
+        return next((item.__globals__ for item in functions), None)
     return None
 
 

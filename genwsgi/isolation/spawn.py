@@ -16,7 +16,7 @@ from typing import Any
 from genwsgi import errors
 from genwsgi.errors import GenwsgiError
 from genwsgi.isolation import late, lookup
-from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.originals import OriginalTable
 
 #: The name of the entry; the process itself does not look at it.
@@ -70,9 +70,10 @@ def _prepare_for_generation(name: str) -> dict[str, Any]:
     for table in lookup.tables():
         if isinstance(table, OriginalTable):
             continue  # the program as it is on disk
-        if not isinstance(table, ModuleTable):
+        if isinstance(table, EndedTable):
             raise GenwsgiError(f"{table.what}, its code starts no more processes: {name!r}")
-        tables.append(table)
+        if isinstance(table, ModuleTable):
+            tables.append(table)
     if tables:
         data[ENTRY] = _Inheritance(tables)
     return data

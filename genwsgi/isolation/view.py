@@ -13,7 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from genwsgi.isolation.asking import asking
+from genwsgi.isolation.byhand import adopt, being_loaded
 from genwsgi.isolation.lookup import Table, lock, table_for, tables
+from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.originals import Live
 
 #: The interpreter's own table of modules.
@@ -106,6 +108,9 @@ class SysModules(dict[str, ModuleType]):
             if table is None:
                 (_displaced if hidden else real)[name] = module
                 return
+            # Whoever loads it, and from wherever: the code is to ask this generation.
+            if isinstance(table, ModuleTable) and being_loaded(name, module):
+                adopt(module.__dict__, table)
             table.modules[name] = module
             if not hidden and not issubclass(type(before), Live) and not table.closed:
                 if before is not _MISSING:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.isolation.fixtures import site
+from tests.isolation.libraries import library
 
-__all__ = ["site"]
+__all__ = ["library", "site"]

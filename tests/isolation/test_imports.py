@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genwsgi.isolation import view
+from tests.isolation.apart import each_sees_itself
 from tests.isolation.sources import Site, call, write
 
 WAYS = {
@@ -155,78 +156,12 @@ WAYS = {
     """,
 }
 
-TREE = {
-    "shop__lazy": """
-        import dataclasses, enum, typing
-        V = "VERSION"
-        @dataclasses.dataclass
-        class Thing:
-            x: object
-            other: "typing.Optional[Thing]" = None
-            version = V
-        class Kind(enum.Enum):
-            A = V
-        def hinted(a: typing.List["Thing"], b: "Thing"): ...
-    """,
-    "shop__deep____init__": "",
-    "shop__deep__er": "from .. import lazy as up\nfrom ..lazy import V\n",
-    "shop__onlyVERSION": "",
-}
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that is shared, and imports the application late and by name."""
-    write(
-        tmp_path / "lib",
-        {
-            "helping_library.py": """
-                import importlib
-                def late():
-                    return importlib.import_module("shop.lazy")
-                def statement():
-                    import shop.lazy
-                    from shop.lazy import V
-                    assert shop.lazy.V == V
-                    return V
-            """
-        },
-    )
-    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
-    monkeypatch.delitem(sys.modules, "helping_library", raising=False)
-
-
-def tree(site: Site, version: str, **more: str) -> None:
-    files = {**TREE, **more}
-    site.replace(
-        **{
-            name.replace("VERSION", version): text.replace("VERSION", version)
-            for name, text in files.items()
-        }
-    )
-
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("way", WAYS)
 def test_each_generation_sees_itself(site: Site, way: str) -> None:
     """Of two live generations each sees only its own modules, also when the files are gone."""
-    generations = []
-    for version in ("1", "2"):
-        tree(site, version, shop="", shop__asking=WAYS[way])
-        generations.append(site.serve())
-        if version == "1":
-            site.pending = site.request()
-        call(generations[-1], "shop.asking", "__class__", "x")  # imported, and nothing lazy yet
-    for _ in range(2):
-        for version, generation in zip(("1", "2"), generations, strict=True):
-            assert call(generation, "shop.asking", "ask") == version
-        shutil.rmtree(site.root, ignore_errors=True)
-    # Nobody's code means the current generation.
-    assert importlib.import_module("shop.asking").ask() == "2"
-    asking = sys.modules["shop.asking"]
-    site.pending.close()
-    sys.modules.pop("helping_library", None)
-    del asking, generations
+    each_sees_itself(site, WAYS[way])
 
 
 def test_resources_and_source_of_vanished_files(site: Site) -> None:
