@@ -8,7 +8,6 @@ import pytest
 
 from genwsgi.deploy.actions import Held, Phase, Stage
 from genwsgi.deploy.coordinator import (
-    ACKNOWLEDGE_WITHIN,
     LEGAL,
     Order,
     Record,
@@ -16,6 +15,7 @@ from genwsgi.deploy.coordinator import (
     Send,
     TakeSnapshot,
 )
+from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Abort,
     Commit,

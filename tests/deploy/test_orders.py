@@ -6,9 +6,9 @@ import pytest
 
 from genwsgi.deploy.actions import Phase
 from genwsgi.deploy.coordinator import (
-    ACKNOWLEDGE_WITHIN,
     TakeSnapshot,
 )
+from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Failed,
     Outcome,
