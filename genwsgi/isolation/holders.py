@@ -98,7 +98,7 @@ def _class_belongs(
             value = value.__func__
         elif kind is property:
             value = value.fget
-        if type(value) is FunctionType and value.__builtins__ is builtins:  # type: ignore[attr-defined]
+        if type(value) is FunctionType and value.__builtins__ is builtins:  # type: ignore[attr-defined,unused-ignore]
             return True
     module = names.get("__module__")
     if modules is None or type(module) is not str or module not in modules:
