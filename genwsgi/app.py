@@ -20,6 +20,7 @@ from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError
 from genwsgi.generations.generation import Generation
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import BackgroundBuild, LiveApplication
@@ -135,6 +136,13 @@ class GenerationalApp:
     def generation(self) -> int | None:
         """The number of the current generation."""
         return self._live.statistics().current
+
+    def status(self) -> tuple[GenerationStatus, ...]:
+        """Return how every generation stands that serves, drains or is not gone yet.
+
+        Oldest first; of one that has retired it says who holds it.  Any thread may ask.
+        """
+        return self._live.status()
 
     def deploy(self, *, force: bool = False, trigger: str = "deploy()") -> OrderOutcome:
         """Build the code as it is on disk now and swap to it; wait for the outcome.

@@ -3,8 +3,8 @@
 A thread of its own, away from the requests.  A generation is gone when its module table has been
 collected.  When it is not, whatever holds it is searched for and named, in the log and the status.
 
-``_retired`` and ``_held`` belong to the janitor's thread; others read ``held``, which is replaced
-as a whole.
+What it knows belongs to its thread.  Others put generations into its queue, and read what it has
+written down for them, which is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ class Janitor:
     :param draining: whether generations are still to come.
     :param kept: what outlives generations on purpose, each with what to call it.
     :param on_end: called on the janitor's thread when it has nothing left to do.
-    :ivar held: the generations that have retired but are not gone, oldest first.
     """
 
     def __init__(
@@ -87,7 +86,8 @@ class Janitor:
         on_end: Callable[[], None],
         kept: Callable[[], Iterable[tuple[str, object]]] = tuple,
     ) -> None:
-        self.held: tuple[Held, ...] = ()
+        self._coming: set[Generation] = set()
+        self._held: tuple[Held, ...] = ()
         self._busy = busy
         self._draining = draining
         self._kept = kept
@@ -104,7 +104,13 @@ class Janitor:
 
     def retire(self, generation: Generation) -> None:
         """Hand over a generation that has retired.  Any thread; returns at once, never raises."""
+        self._coming.add(generation)
         self._queue.put(generation)
+
+    def held(self) -> list[Held]:
+        """Return the generations that have retired but are not gone.  Any thread may ask."""
+        coming = [Held(one.number, one.release, "") for one in self._coming.copy()]
+        return [*coming, *self._held]
 
     def close(self, timeout: float) -> None:
         """End with nothing left to tear down; wait for that at most ``timeout`` seconds."""
@@ -138,6 +144,7 @@ class Janitor:
                 deadline = time.monotonic() + GATHER
             came.append(self._tear_down(generation))
             self._tell(came)
+            self._coming.discard(generation)
             # Not to be kept alive by this frame while it waits.
             del generation
 
@@ -210,4 +217,6 @@ class Janitor:
 
     def _tell(self, came: Iterable[_Retired] = ()) -> None:
         left = (*self._left, *came)
-        self.held = tuple(Held(one.number, one.release, one.holder) for one in left if not one.gone)
+        self._held = tuple(
+            Held(one.number, one.release, one.holder) for one in left if not one.gone
+        )

@@ -14,13 +14,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from genwsgi.build import build, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.hooks import hand_over
 from genwsgi.isolation import effects, imports
@@ -34,25 +34,6 @@ log = logging.getLogger("genwsgi")
 
 #: After each module of a background build the builder lets requests run for this long, in seconds.
 PAUSE = 0.001
-
-
-@dataclass(frozen=True)
-class GenerationStatus:
-    """How a generation stands.
-
-    :ivar number, release: the generation's.
-    :ivar state: "current", "draining" or, of one that is not gone yet, "retired".
-    :ivar leases: how many responses it owes.
-    :ivar oldest: how long the oldest of these has been owed, in seconds; else ``None``.
-    :ivar holder: what keeps a retired one alive, in words; empty if nothing is known to.
-    """
-
-    number: int
-    release: str
-    state: str
-    leases: int
-    oldest: float | None
-    holder: str
 
 
 class LiveApplication:
@@ -182,25 +163,15 @@ class LiveApplication:
 
         Oldest first.  Any thread may ask.
         """
-        now = time.monotonic()
-        found = [
-            GenerationStatus(held.number, held.release, State.RETIRED.value, 0, None, held.holder)
-            for held in self._janitor.held
-        ]
+        # Those that serve first: one that retires meanwhile is seen twice rather than not at all.
         current = self._switch.current
-        for generation in (*self._switch.draining(), *([current] if current else [])):
-            oldest = generation.leases.oldest()
-            found.append(
-                GenerationStatus(
-                    generation.number,
-                    generation.release,
-                    generation.state.value,
-                    len(generation.leases),
-                    None if oldest is None else now - oldest,
-                    "",
-                )
+        serving = [*self._switch.draining(), *([current] if current else [])]
+        found = {one.number: one for one in map(_status, serving)}
+        for held in self._janitor.held():
+            found[held.number] = GenerationStatus(
+                held.number, held.release, State.RETIRED.value, 0, None, held.holder
             )
-        return tuple(sorted(found, key=lambda one: one.number))
+        return tuple(found[number] for number in sorted(found))
 
     def _hand_over(self, generation: Generation) -> None:
         """Offer a generation that is being built what the current one puts forward."""
@@ -230,6 +201,18 @@ class LiveApplication:
     def _leave(self) -> None:
         effects.uninstall()
         imports.uninstall(self._current)
+
+
+def _status(generation: Generation) -> GenerationStatus:
+    oldest = generation.leases.oldest()
+    return GenerationStatus(
+        generation.number,
+        generation.release,
+        generation.state.value,
+        len(generation.leases),
+        None if oldest is None else time.monotonic() - oldest,
+        "",
+    )
 
 
 class BackgroundBuild:

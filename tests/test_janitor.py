@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from genwsgi import janitor
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.roots import name_holder
-from genwsgi.live import GenerationStatus
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
 from tests.isolation.sources import Site
@@ -65,7 +65,7 @@ def test_says_what_is_gone(site: Site, caplog: pytest.LogCaptureFixture) -> None
     site.write(shop="")
     site.serve()
     site.serve()
-    wait_until(lambda: "generation 1 is collected" in lines(caplog), timeout=1.5, what="the log")
+    wait_until(lambda: "generation 1 is collected" in lines(caplog), what="the log")
     assert "generation 1 has retired" in lines(caplog)
     assert lines(caplog, logging.WARNING) == []
     assert [one.number for one in site.live.status()] == [2]

@@ -17,6 +17,7 @@ import selectors
 import socket
 import threading
 import time
+from dataclasses import replace
 
 from genwsgi.deploy import protocol
 from genwsgi.deploy.protocol import Release, clip
@@ -30,6 +31,12 @@ RECONNECT = (0.05, 1.0)
 
 #: How long an abandoned build may go on before the log says where it hangs, in seconds.
 STOP_WITHIN = 5.0
+
+#: How often the coordinator is told of old generations as long as there are any, in seconds.
+TELL = 1.0
+
+#: Of how many generations it is told at most; the rest is in the log.
+TOLD = 50
 
 #: Before a worker that could not build the committed release tries again, in seconds.
 RETRY = 2.0
@@ -64,6 +71,9 @@ class Agent:
         self._stopping: list[tuple[float, BackgroundBuild, Release]] = []
         self._socket: socket.socket | None = None
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
+        # What the coordinator was told of the generations, but for what changes all the time.
+        self._told: tuple[object, ...] = ()
+        self._tell_at: float | None = None
         self._settled = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
@@ -151,6 +161,7 @@ class Agent:
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
+        self._told = ()
         return self._send(protocol.Hello(os.getpid(), self._current, prepared))
 
     def _disconnect(self) -> None:
@@ -168,6 +179,7 @@ class Agent:
             while connection is not None and self._socket is connection:
                 if self._leaving.is_set():
                     return
+                self._tell_of_generations()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -304,6 +316,24 @@ class Agent:
         self._acknowledge()
         self._settled.set()
 
+    def _tell_of_generations(self) -> None:
+        """Tell the coordinator how the generations stand, if that is news."""
+        found = self._live.status()[-TOLD:]
+        now = time.monotonic()
+        old = any(one.state != "current" for one in found)
+        told = tuple((one.number, one.state, one.holder) for one in found)
+        if told != self._told or (self._tell_at is not None and now >= self._tell_at):
+            self._told = told
+            self._send(
+                protocol.Generations(
+                    tuple(replace(one, holder=clip(one.holder, 1000)) for one in found)
+                )
+            )
+        if not old:
+            self._tell_at = None
+        elif self._tell_at is None or now >= self._tell_at:
+            self._tell_at = now + TELL
+
     def _acknowledge(self) -> None:
         current = self._live.current
         if self._current is not None and current is not None:
@@ -346,6 +376,8 @@ class Agent:
         moments = [deadline for deadline, _, _ in self._stopping]
         if self._retry_at is not None:
             moments.append(self._retry_at)
+        if self._tell_at is not None:
+            moments.append(self._tell_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else 60.0
 
     def _wait_for_wake(self, pause: float) -> None:

@@ -42,6 +42,7 @@ from genwsgi.deploy.protocol import (
     Abort,
     Committed,
     Failed,
+    Generations,
     Hello,
     OrderOutcome,
     Outcome,
@@ -49,7 +50,6 @@ from genwsgi.deploy.protocol import (
     Release,
     Status,
     Welcome,
-    WorkerStatus,
     clip,
 )
 from genwsgi.deploy.running import Deploy
@@ -329,8 +329,13 @@ class Coordinator(Moves):
 
     def status(self, triggers: dict[str, object]) -> Status:
         """The answer to a ``StatusRequest``; ``triggers`` holds each trigger's own status."""
-        workers = tuple(WorkerStatus(one.pid, one.release) for one in self.participants)
+        workers = self._workers.status()
         return Status(self._release, self._phase.value, workers, triggers, self.last)
+
+    def generations(self, worker: int, message: Generations) -> None:
+        """``worker`` says how its generations stand, for the status."""
+        if worker in self._workers:
+            self._workers[worker].generations = message.generations
 
     def statistics(self) -> Statistics:
         """This moment, frozen."""

@@ -4,7 +4,7 @@ Pure: nothing here reads, writes or waits.  A frame is the length of its body as
 significant first, then the body: one JSON object (RFC 8259) in UTF-8 that names its ``kind`` and
 has exactly that message's fields::
 
-    worker -> coordinator    Hello, Ready, Failed, Committed
+    worker -> coordinator    Hello, Ready, Failed, Committed, Generations, Leaving
     coordinator -> worker    Welcome, Prepare, Commit, Abort
     client -> coordinator    OrderRequest, StatusRequest
     coordinator -> client    OrderOutcome, Status
@@ -26,6 +26,7 @@ from functools import cache
 from typing import Final
 
 from genwsgi.errors import ProtocolError
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition
 
 #: The largest body of a frame, in bytes.  Longer is refused before it is read.
@@ -121,6 +122,16 @@ class Committed:
 
 
 @dataclass(frozen=True)
+class Generations:
+    """How the worker's generations stand: sent when that changes, and while old ones are there.
+
+    :ivar generations: oldest first; of very many the latest.
+    """
+
+    generations: tuple[GenerationStatus, ...]
+
+
+@dataclass(frozen=True)
 class Leaving:
     """The worker ends because it was told to, or is recycled: not because of what it builds."""
 
@@ -200,10 +211,16 @@ class StatusRequest:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One connected worker in a :class:`Status`: its process and the release it serves, if any."""
+    """One connected worker in a :class:`Status`.
+
+    :ivar pid: its process.
+    :ivar release: the number of the release it serves; None if it has not served yet.
+    :ivar generations: how its generations stood when it last said so, a second ago or less.
+    """
 
     pid: int
     release: int | None
+    generations: tuple[GenerationStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -224,7 +241,7 @@ class Status:
     last: OrderOutcome | None
 
 
-FromWorker = Hello | Ready | Failed | Committed | Leaving
+FromWorker = Hello | Ready | Failed | Committed | Generations | Leaving
 ToWorker = Welcome | Prepare | Commit | Abort
 FromClient = OrderRequest | StatusRequest
 ToClient = OrderOutcome | Status
@@ -235,6 +252,7 @@ _KINDS: Final[dict[str, type]] = {
     "ready": Ready,
     "failed": Failed,
     "committed": Committed,
+    "generations": Generations,
     "leaving": Leaving,
     "welcome": Welcome,
     "prepare": Prepare,

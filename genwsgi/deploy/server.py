@@ -238,6 +238,8 @@ class CoordinatorServer:
         elif isinstance(message, protocol.Committed):
             self._desk.serves(message)
             self._perform(decision.committed(peer.number, message, now))
+        elif isinstance(message, protocol.Generations):
+            decision.generations(peer.number, message)
         elif isinstance(message, protocol.Leaving):
             self._perform(decision.leaving(peer.number, now))
         elif isinstance(message, protocol.OrderRequest):

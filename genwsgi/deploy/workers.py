@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from genwsgi.deploy.actions import Action, Participant, Send, Stage
-from genwsgi.deploy.protocol import Abort, Commit, Hello, Prepare, Release, clip
+from genwsgi.deploy.protocol import Abort, Commit, Hello, Prepare, Release, WorkerStatus, clip
+from genwsgi.generations.status import GenerationStatus
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Worker:
     :ivar prepared: what it was told to build, or said that it has built.
     :ivar stage: how far it is in the running deploy.
     :ivar problem: why it can't run the committed release, if it said so.
+    :ivar generations: how its generations stand, as far as it said.
     """
 
     pid: int
@@ -27,6 +29,7 @@ class Worker:
     prepared: Release | None
     stage: Stage = Stage.CONNECTED
     problem: str = ""
+    generations: tuple[GenerationStatus, ...] = ()
 
     @property
     def asked(self) -> bool:
@@ -107,6 +110,13 @@ class Workers(dict[int, Worker]):
         """The snapshots that they serve, have built or were told to build."""
         releases = [held for one in self.values() for held in (one.current, one.prepared)]
         return {release.digest for release in releases if release is not None}
+
+    def status(self) -> tuple[WorkerStatus, ...]:
+        """Their part of a ``Status``."""
+        return tuple(
+            WorkerStatus(one.pid, one.current.number if one.current else None, one.generations)
+            for one in self.values()
+        )
 
     def participants(self) -> tuple[Participant, ...]:
         """Their state, frozen."""

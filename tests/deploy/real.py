@@ -110,9 +110,14 @@ class Connection:
         return len(self._socket.recv(size, socket.MSG_WAITALL))
 
     def expect(self, *kinds: type) -> Any:
-        """Receive one message of each of ``kinds``, in their order; return the last."""
+        """Receive one message of each of ``kinds``, in their order; return the last.
+
+        How generations stand is told at any time, and passed over where it is not expected.
+        """
         for kind in kinds:
             message = self.receive()
+            while type(message) is protocol.Generations is not kind:
+                message = self.receive()
             assert type(message) is kind, f"{kind.__name__} expected, not {message}"
         return message
 

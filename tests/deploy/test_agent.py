@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -19,6 +20,7 @@ from genwsgi.deploy.protocol import (
     Commit,
     Committed,
     Failed,
+    Generations,
     Hello,
     Leaving,
     Prepare,
@@ -28,6 +30,7 @@ from genwsgi.deploy.protocol import (
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, in_thread, release, short
 from tests.helpers import wait_until
@@ -61,6 +64,11 @@ class FakeLive:
         self.served: list[str] = []
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
+        self.generations: tuple[GenerationStatus, ...] = ()
+
+    def status(self) -> tuple[GenerationStatus, ...]:
+        """What a test says."""
+        return self.generations
 
     def build(
         self,
@@ -319,6 +327,31 @@ def test_commit_of_what_is_served_is_confirmed_again(worker: Worker) -> None:
     connection.send(Commit(1))
     assert connection.expect(Committed) == Committed(1, 1)
     assert worker.live.served == ["1-code1"]
+
+
+def test_old_generations_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator hears how the generations stand: when it changes, and while one is old."""
+    monkeypatch.setattr("genwsgi.deploy.agent.TELL", 0.05)
+    current = GenerationStatus(2, "2-code2", "current", 3, 0.5, "")
+    worker.live.generations = (current,)
+    connection = worker.start()
+    assert connection.expect(Generations) == Generations((current,))
+    old = GenerationStatus(1, "1-code1", "draining", 1, 7.5, "")
+    worker.live.generations = (old, current)
+    connection.send(Commit(1))
+    connection.expect(Committed)
+    for _ in range(3):  # as time passes
+        assert connection.expect(Generations) == Generations((old, current))
+    held = dataclasses.replace(old, state="retired", leases=0, oldest=None, holder="x" * 5000)
+    worker.live.generations = (held, current)
+    wait_until(lambda: connection.expect(Generations).generations[0].state == "retired")
+    assert len(connection.expect(Generations).generations[0].holder) <= 1000
+    worker.live.generations = (current,)
+    wait_until(lambda: connection.expect(Generations) == Generations((current,)))
+    worker.live.generations = tuple(dataclasses.replace(held, number=n) for n in range(99))
+    connection.send(Commit(1))
+    connection.expect(Committed)
+    assert [one.number for one in connection.expect(Generations).generations] == [*range(49, 99)]
 
 
 def test_abort_discards_what_is_prepared(worker: Worker) -> None:

@@ -17,6 +17,7 @@ from genwsgi.deploy.protocol import (
     Committed,
     Decoder,
     Failed,
+    Generations,
     Hello,
     Leaving,
     OrderOutcome,
@@ -33,6 +34,7 @@ from genwsgi.deploy.protocol import (
     encode,
 )
 from genwsgi.errors import ProtocolError
+from genwsgi.generations.status import GenerationStatus
 
 RELEASE = Release(7, "ab12", "watch", "app.py", 1700000000.5)
 OUTCOME = OrderOutcome("one", Outcome.FAILED, 7, "no", "Traceback", 0.25)
@@ -41,7 +43,7 @@ SAMPLES = [
     Ready(7, 0.5),
     Failed(7, "ValueError: no", "Traceback\n  ...\nValueError: no"),
     Committed(7, 3),
-    Leaving(),
+    Generations((GenerationStatus(2, "7-code", "retired", 0, None, "a thread"),)),
     Leaving(),
     Welcome(RELEASE),
     Prepare(RELEASE),
@@ -63,13 +65,17 @@ json_values = st.recursive(
 )
 releases = st.builds(Release, numbers, texts, texts, texts, seconds)
 outcomes = st.builds(OrderOutcome, texts, texts, st.none() | numbers, texts, texts, seconds)
-workers = st.builds(WorkerStatus, numbers, st.none() | numbers)
+generations = st.lists(
+    st.builds(GenerationStatus, numbers, texts, texts, numbers, st.none() | seconds, texts),
+    max_size=3,
+).map(tuple)
+workers = st.builds(WorkerStatus, numbers, st.none() | numbers, generations)
 messages = st.one_of(
     st.builds(Hello, numbers, st.none() | releases, st.none() | releases),
     st.builds(Ready, numbers, seconds),
     st.builds(Failed, numbers, texts, texts),
     st.builds(Committed, numbers, numbers),
-    st.builds(Leaving),
+    st.builds(Generations, generations),
     st.builds(Leaving),
     st.builds(Welcome, releases),
     st.builds(Prepare, releases),

@@ -20,6 +20,7 @@ from genwsgi.deploy.protocol import (
     Commit,
     Committed,
     Failed,
+    Generations,
     Hello,
     Leaving,
     OrderOutcome,
@@ -35,6 +36,7 @@ from genwsgi.deploy.protocol import (
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
 from genwsgi.deploy.source import Reading, Source
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition, ScopeRules
 from genwsgi.isolation.snapshot import Store
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, release, short
@@ -431,6 +433,22 @@ def test_status(host: Host) -> None:
     outcome = client.expect(OrderOutcome)
     status = host.settled()
     assert (status.last, status.workers) == (outcome, (WorkerStatus(101, 2),))
+
+
+def test_status_tells_of_generations(host: Host) -> None:
+    """The status has of each worker how its generations stand, as it last said."""
+    host.start()
+    worker, other = host.worker(101), host.worker(102)
+    found = tuple(
+        GenerationStatus(number, "1-code", state, 0, None, "a cache" if number == 1 else "")
+        for number, state in ((1, "retired"), (2, "current"))
+    )
+    worker.send(Generations(found))
+    wait_until(lambda: host.settled().workers[0].generations == found, what="the status")
+    assert host.settled().workers == (WorkerStatus(101, 1, found), WorkerStatus(102, 1))
+    worker.send(Generations(found[1:]))
+    wait_until(lambda: host.settled().workers[0].generations == found[1:], what="the status")
+    assert other is not worker
 
 
 # -- the master

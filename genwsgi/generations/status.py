@@ -1,0 +1,24 @@
+"""How generations stand, for whoever looks at them: a status page, a log, a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GenerationStatus:
+    """How one generation of a process stands.
+
+    :ivar number, release: the generation's.
+    :ivar state: "current", "draining" or, of one that is not gone yet, "retired".
+    :ivar leases: how many responses it owes.
+    :ivar oldest: how long the oldest of these has been owed, in seconds; ``None`` if there is none.
+    :ivar holder: what keeps a retired one alive, in words; empty while nothing is known to.
+    """
+
+    number: int
+    release: str
+    state: str
+    leases: int
+    oldest: float | None
+    holder: str
