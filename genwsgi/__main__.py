@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from genwsgi.server.application import GenwsgiApplication
+from genwsgi.triggers.amqp.hiding import hide_from_process_list
 
 
 def main() -> None:
     """Serve what the command line says; the exit status is gunicorn's."""
+    hide_from_process_list()
     GenwsgiApplication(prog="genwsgi").run()
 
 

@@ -28,9 +28,10 @@ from genwsgi.server.explain import table
 from genwsgi.server.logs import NAME as LOGGER
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.probe import Report, settle_scope
-from genwsgi.server.settings import GenwsgiConfig, check
+from genwsgi.server.settings import OPTIONS, GenwsgiConfig, check
 from genwsgi.server.supervisor import CoordinatorProcess
 from genwsgi.target import Target, parse
+from genwsgi.triggers.amqp.settings import to_plain
 from genwsgi.triggers.sieve import DEFAULT_IGNORE
 
 #: Before a worker that can't build the committed release lets the master try another, in seconds.
@@ -99,6 +100,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
         pythonpath = [os.path.abspath(path) for path in (cfg.pythonpath or "").split(",") if path]
         log = {name: cfg.settings[name].get() for name in LOG_SETTINGS}
         return {
+            **to_plain({option.name: getattr(cfg, option.name) for option in OPTIONS}),
+            "target": self.target.text,
             "module": self.target.module,
             "sys_path": [os.path.abspath(entry) for entry in sys.path],
             "own": [cfg.chdir, *pythonpath],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn import util
@@ -66,6 +67,17 @@ def main(options: dict[str, Any]) -> None:
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
     source = make_source(options, Store(directory.store))
     triggers: list[Trigger] = []
+    path = directory.committed().path
+    if path:
+        # What the server was started with was renewed by an order to import from elsewhere.
+        options["roots"] = source.scope(path).watched
+
+    def moved(roots: Sequence[str]) -> None:
+        for trigger in triggers:
+            follow = getattr(trigger, "follow", None)
+            if follow is not None:
+                follow(roots)
+
     server = CoordinatorServer(
         directory,
         source,
@@ -73,6 +85,7 @@ def main(options: dict[str, Any]) -> None:
         log=log,
         master=int(sys.argv[1]),
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
+        moved=moved,
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: logger.reopen_files())

@@ -19,6 +19,8 @@ from wsgiref.util import is_hop_by_hop
 from gunicorn.config import KNOWN_SETTINGS, Setting
 
 from genwsgi.errors import OptionError
+from genwsgi.triggers.amqp.hiding import HiddenURL
+from genwsgi.triggers.amqp.settings import EXCHANGE, WINDOW, check_url
 
 GROUP = "genwsgi"
 
@@ -66,6 +68,23 @@ def _packages(option: Option, value: object) -> tuple[str, ...]:
             hint = f" (did you mean {top}?)" if top.isidentifier() else ""
             raise option.refuse(name, f"the name of a top-level package{hint}")
     return tuple(dict.fromkeys(names))
+
+
+def _text(option: Option, value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise option.refuse(value, "a name")
+    return value
+
+
+def _broker(option: Option, value: object) -> HiddenURL:
+    text = value if isinstance(value, str) else ""
+    try:
+        check_url(text)
+    except OptionError as error:
+        # Not the value: it may hold a password that can't be told from the rest.
+        wanted = "the URL of a broker, amqp://USER:PASSWORD@HOST:PORT/VHOST"
+        raise option.refuse("***", wanted) from error
+    return HiddenURL(text)
 
 
 def _directory(option: Option, value: object) -> str:
@@ -130,7 +149,7 @@ class Option:
 
     def add_to(self, group: argparse._ArgumentGroup) -> None:
         """Add the option to a parser's group, absent where the command line does not give it."""
-        shown = f" [{self.default}]" if isinstance(self.default, float) else ""
+        shown = f" [{self.default}]" if isinstance(self.default, (float, str)) else ""
         extras = {"metavar": self.meta, "nargs": self.nargs, "const": self.const}
         group.add_argument(
             self.flag,
@@ -175,6 +194,23 @@ OPTIONS = (
         "given up.", _seconds, default=60.0, meta="SECONDS"),
     Option("run_dir", "The directory for the control socket and the snapshots; a private temporary "
         "one unless given.", _directory, meta="DIR"),
+    Option("amqp", "Take deploy orders from this RabbitMQ. amqps:// is within TLS.",
+        _broker, meta="URL"),
+    Option("amqp_exchange", "The fanout exchange that orders come by.",
+        _text, default=EXCHANGE, meta="NAME"),
+    Option("amqp_key_file", "Obey orders that are signed with a key of this file, which nobody "
+        "else may read: one key in each line.", _directory, meta="FILE"),
+    Option("amqp_allow_unsigned", "Obey orders that nobody has signed, too.",
+        _boolean, default=False, action="store_true"),
+    Option("amqp_window", "For how long a signed order is good: a host that was away for so long "
+        "still catches up.", _seconds, default=WINDOW, meta="SECONDS"),
+    Option("amqp_ca", "Who vouches for the broker's certificate (TLS); the system's unless given.",
+        _directory, meta="FILE"),
+    Option("amqp_cert", "The certificate to show the broker (TLS).", _directory, meta="FILE"),
+    Option("amqp_key", "The key of that certificate (TLS), if it is in another file.",
+        _directory, meta="FILE"),
+    Option("release_root", "A folder below which the folders must lie that orders name. "
+        f"{_SEVERAL}", _texts, default=(), meta="DIR", action="append"),
     Option("generation_header", "Tell in this response header which generation served the request; "
         "X-Generation unless named.", _header, meta="NAME", nargs="?", const="X-Generation"),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 from genwsgi._version import __version__
 from genwsgi.errors import OptionError
 from genwsgi.server.options import OPTIONS
+from genwsgi.triggers.amqp.settings import from_options
 
 __all__ = ["OPTIONS", "GenwsgiConfig", "apply_defaults", "check"]
 
@@ -180,6 +181,7 @@ def check(cfg: Config) -> None:
             "--paste loads an application that has no module to build anew: write a module with "
             "application = paste.deploy.loadapp(...) and serve that"
         )
+    from_options({option.name: getattr(cfg, option.name) for option in OPTIONS})
     both = sorted(set(cfg.scope) & set(cfg.share))
     if both:
         raise OptionError(

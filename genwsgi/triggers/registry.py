@@ -2,7 +2,10 @@
 
 An entry point is a function ``make(options, submit, log)`` that returns a :class:`Trigger`, or
 ``None`` when the options don't ask for one.  ``options`` are genwsgi's options by name, and
-``roots``: the folders and files of the application.
+``roots``: the folders and files of the application, ``target`` and ``run_dir``.
+
+A trigger with a method ``follow(roots)`` is told when code is imported from other folders: an order
+may say so.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-#: Hands in an order: the trigger's name, and what happened, in words for people.
-Submit = Callable[[str, str], object]
+#: Hands in an order: the trigger's name, and what happened, in words for people; then what
+#: :meth:`genwsgi.deploy.desk.Desk.submit` takes besides.
+Submit = Callable[..., object]
 
 
 class Trigger(Protocol):

@@ -114,6 +114,10 @@ class WatchTrigger:
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
+    def follow(self, roots: Sequence[str]) -> None:
+        """Watch ``roots`` instead, from the next look on.  From any thread."""
+        self._roots = tuple(roots)
+
     def status(self) -> dict[str, object]:
         """Return the number of directories watched, how, and what is wrong.  From any thread."""
         watches = self._watches

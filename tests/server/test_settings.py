@@ -22,6 +22,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 from genwsgi import _version
 from genwsgi.errors import OptionError
 from genwsgi.server.settings import OPTIONS, GenwsgiConfig, check
+from genwsgi.triggers.amqp.hiding import HiddenURL
 
 Load = Callable[..., GenwsgiConfig]
 
@@ -174,6 +175,15 @@ SOURCES: list[tuple[str, object, str, object, object]] = [
     ("factory", None, "--no-factory", False, False),
     ("build_timeout", 60.0, "--build-timeout 5", 5, 5.0),
     ("run_dir", None, "--run-dir run", "run", "run"),
+    ("amqp", None, "--amqp amqp://u:p@h/v", "amqp://u:p@h/v", HiddenURL("amqp://u:p@h/v")),
+    ("amqp_exchange", "genwsgi.hotupdate", "--amqp-exchange shop", "shop", "shop"),
+    ("amqp_key_file", None, "--amqp-key-file keys", "keys", "keys"),
+    ("amqp_allow_unsigned", False, "--amqp-allow-unsigned", True, True),
+    ("amqp_window", 3600.0, "--amqp-window 60", 60, 60.0),
+    ("amqp_ca", None, "--amqp-ca ca.pem", "ca.pem", "ca.pem"),
+    ("amqp_cert", None, "--amqp-cert c.pem", "c.pem", "c.pem"),
+    ("amqp_key", None, "--amqp-key c.key", "c.key", "c.key"),
+    ("release_root", (), "--release-root a --release-root b", ["a", "b"], ("a", "b")),
     ("generation_header", None, "--generation-header", True, "X-Generation"),
     ("generation_header", None, "--generation-header=X-Gen", "X-Gen", "X-Gen"),
 ]
@@ -249,6 +259,11 @@ def test_a_boolean_may_be_written_as_text(load: Load) -> None:
         ("share", ["numpy.linalg"], "did you mean numpy?"),
         ("run_dir", "", "a directory"),
         ("run_dir", 3, "a directory"),
+        ("amqp", "http://h/", "the URL of a broker"),
+        ("amqp", "amqp://u:secret@", "the URL of a broker"),
+        ("amqp", "amqp://h:x/", "the URL of a broker"),
+        ("amqp", 7, "the URL of a broker"),
+        ("amqp_exchange", "", "a name"),
         ("generation_header", "", "the name of an HTTP header"),
         ("generation_header", 3, "the name of an HTTP header"),
         ("generation_header", "X Gen", "the name of an HTTP header"),

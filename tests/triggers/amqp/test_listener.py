@@ -1,0 +1,301 @@
+"""Tests of genwsgi.triggers.amqp.listener, against a real broker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pika
+import pytest
+
+from genwsgi.triggers.amqp import listener as module
+from genwsgi.triggers.amqp import settings as settings_module
+from genwsgi.triggers.amqp.listener import Listener
+from genwsgi.triggers.amqp.obey import Request, Result
+from genwsgi.triggers.amqp.settings import Settings
+from tests.helpers import wait_until
+from tests.rabbitmq import Broker, free_ports
+
+LOG = logging.getLogger("genwsgi")
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+Listen = Callable[..., "Heard"]
+
+
+class Heard:
+    """A listener and what it heard: each order is committed at once, on another thread."""
+
+    target = ""
+
+    def __init__(self, settings: Settings) -> None:
+        self.requests: list[Request] = []
+        self.listener = Listener(settings, self, LOG, server="test")
+
+    def request(self, request: Request, tell: Callable[[Result], None]) -> None:
+        self.requests.append(request)
+        threading.Thread(target=tell, args=[Result("committed", 2, 3, 0.5)]).start()
+
+    def withdraw(self, order: str, reason: str) -> None:
+        raise AssertionError("nobody called anything off")
+
+    def committed(self) -> tuple[int, str]:
+        return 1, "digest"
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of what was ordered."""
+        return [request.id for request in self.requests]
+
+    def has(self, *ids: str) -> bool:
+        """Whether just these orders were given."""
+        return self.ids == [*ids]
+
+    @property
+    def connected(self) -> bool:
+        """Whether it hears orders now."""
+        return bool(self.listener.status()["connected"])
+
+
+@pytest.fixture
+def exchange() -> str:
+    """The name of an exchange of the test's own."""
+    return f"test.{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def listen(broker: Broker, exchange: str) -> Iterator[Listen]:
+    """Start listeners; they have ended when the test has."""
+    started: list[Heard] = []
+
+    def start(*, connected: bool = True, url: str = broker.url, **more: Any) -> Heard:
+        heard = Heard(Settings(url, exchange, **{"allow_unsigned": True, **more}))
+        started.append(heard)
+        heard.listener.start()
+        if connected:
+            wait_until(lambda: heard.connected, 30, "the connection")
+        return heard
+
+    yield start
+    for heard in started:
+        heard.listener.stop()
+    for heard in started:
+        heard.listener.join(10)
+        assert not heard.listener._thread.is_alive()
+
+
+@contextmanager
+def channel(broker: Broker) -> Iterator[Any]:
+    """A bare channel of somebody else's."""
+    connection = broker.connect()
+    try:
+        yield connection.channel()
+    finally:
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            connection.close()
+
+
+def publish(broker: Broker, exchange: str, properties: Any = None, **fields: Any) -> None:
+    """Publish an order as anybody would."""
+    properties = properties or pika.BasicProperties(delivery_mode=2)
+    with channel(broker) as bare:
+        bare.confirm_delivery()
+        bare.basic_publish(exchange, "", json.dumps(fields).encode(), properties)
+
+
+def test_an_order_is_heard_acknowledged_and_answered(broker: Broker, exchange: str, listen: Listen):
+    """All who listen hear it, and each answers whoever asked, under the same correlation id."""
+    first, second = listen(), listen()
+    with channel(broker) as bare:
+        replies = bare.queue_declare("", exclusive=True).method.queue
+        properties = pika.BasicProperties(reply_to=replies, correlation_id="7")
+        publish(broker, exchange, properties, id="a", model_path="shop")
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            method, replied, body = bare.basic_get(replies, auto_ack=True)
+            if method is not None:
+                assert replied.correlation_id == "7"
+                found.append(json.loads(body))
+            return len(found) == 2
+
+        wait_until(look, what="two answers")
+    assert [(one["id"], one["outcome"], one["server"]) for one in found] == [
+        ("a", "committed", "test")
+    ] * 2
+    assert first.ids == second.ids == ["a"]
+    assert first.listener.status()["accepted"] == 1
+
+
+def test_what_is_refused_does_not_come_again(
+    broker: Broker, exchange: str, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """A message that is none is rejected for good, said once, and the next one is heard."""
+    heard = listen()
+    with channel(broker) as bare:
+        bare.basic_publish(exchange, "", b"\x00 no order")
+        bare.basic_publish(exchange, "", b"{}" + b" " * 70_000)
+    publish(broker, exchange, id="a")
+    wait_until(lambda: heard.ids == ["a"], what="the order after them")
+    refusals = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert len(refusals) == 2
+    assert heard.listener.status()["refused"] == 2
+
+
+def test_the_latest_order_is_kept_for_latecomers(broker: Broker, exchange: str, listen: Listen):
+    """Whoever comes later finds the latest order and no older one, and leaves it to the others."""
+    listen().listener.stop()
+    for order in "ab":
+        publish(broker, exchange, id=order)
+    late = [listen(connected=False) for _ in range(4)]
+    for heard in late:
+        wait_until(partial(heard.has, "b"), what="the latest order")
+    publish(broker, exchange, id="c")
+    for heard in late:
+        wait_until(partial(heard.has, "b", "c"), what="the next order")
+    again = listen()
+    wait_until(lambda: again.ids == ["c"], what="the latest order")
+
+
+def test_the_latest_order_survives_that_a_newer_one_comes_while_it_is_looked_at(
+    broker: Broker, exchange: str, listen: Listen
+):
+    """What is put back is older then, and is what is dropped."""
+    listen().listener.stop()
+    publish(broker, exchange, id="old")
+    with channel(broker) as bare:
+        method, _, _ = bare.basic_get(f"{exchange}.latest")
+        publish(broker, exchange, id="new")
+        bare.basic_nack(method.delivery_tag, requeue=True)
+    late = listen()
+    wait_until(lambda: late.ids == ["new"], what="the newer order")
+
+
+def test_the_broker_may_be_away_at_the_start(exchange: str, listen: Listen):
+    """Nothing is raised; the status says why it is not connected, and when it tries again."""
+    (port,) = free_ports(1)
+    heard = listen(connected=False, url=f"amqp://guest:secret@127.0.0.1:{port}/")
+    wait_until(lambda: heard.listener.status()["problem"], what="the problem")
+    status = heard.listener.status()
+    assert status["connected"] is False
+    assert "Connection refused" in str(status["problem"])
+    assert "secret" not in str(status) + repr(heard.listener)
+
+
+def test_who_may_not_connect_is_told_so_without_the_password(
+    broker: Broker, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """A wrong password is said once, and never shown."""
+    url = broker.url.replace("guest:guest", "guest:secret")
+    heard = listen(connected=False, url=url)
+    wait_until(lambda: heard.listener.status()["next_try_in"] is not None, what="a second try")
+    wait_until(lambda: "no orders from the broker" in caplog.text, what="the log")
+    assert "secret" not in caplog.text
+    assert "ACCESS_REFUSED" in str(heard.listener.status()["problem"])
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_dies_is_found_again(broker: Broker, exchange: str, listen: Listen):
+    """Killed and started again it has the latest order, which is applied within seconds."""
+    heard = listen()
+    publish(broker, exchange, id="a")
+    wait_until(lambda: heard.ids == ["a"], what="the order before")
+    broker.kill()
+    wait_until(lambda: not heard.connected, what="the loss")
+    broker.start()
+    publish(broker, exchange, id="b")
+    wait_until(lambda: heard.ids == ["a", "b"], 5, "the order after")
+    late = listen()
+    wait_until(lambda: late.ids == ["b"], what="the latest order")
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_stops_answering_is_given_up_and_found_again(
+    broker: Broker, exchange: str, listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    """Suspended, with its connections open, it is noticed by its silence, and used again later."""
+    monkeypatch.setattr(settings_module, "HEARTBEAT", 2)
+    heard = listen()
+    broker.suspend()
+    try:
+        wait_until(lambda: heard.listener.status()["problem"], 30, "the silence to be noticed")
+        assert not heard.connected
+    finally:
+        broker.resume()
+    wait_until(lambda: heard.connected, 30, "the connection")
+    publish(broker, exchange, id="a")
+    wait_until(lambda: "a" in heard.ids, what="the order after")
+
+
+def test_a_channel_that_the_broker_closes_is_opened_again(
+    broker: Broker, exchange: str, listen: Listen
+):
+    """A listener whose subscription has ended subscribes again by itself."""
+    heard = listen()
+    own = heard.listener
+
+    def offend() -> None:
+        own._channel.basic_ack(999_999)
+
+    own._call(offend)
+    wait_until(lambda: own.status()["problem"], what="the loss")
+    wait_until(lambda: heard.connected, what="the connection")
+    publish(broker, exchange, id="a")
+    wait_until(lambda: "a" in heard.ids, what="the order after")
+
+
+def test_an_exchange_is_taken_as_it_is(broker: Broker, exchange: str, listen: Listen):
+    """One that is there in another way than ours would be is used, and so is the rest."""
+    with channel(broker) as bare:
+        bare.exchange_declare(exchange, "fanout", durable=False)
+        bare.queue_declare(f"{exchange}.latest", durable=True)
+    heard = listen()
+    publish(broker, exchange, id="a")
+    wait_until(lambda: heard.ids == ["a"], what="the order")
+
+
+def test_orders_come_within_tls(broker: Broker, exchange: str, listen: Listen):
+    """amqps, with the broker's certificate and our own checked; without one of ours, no orders."""
+    url = broker.url.replace("amqp:", "amqps:").replace(str(broker.port), str(broker.tls_port))
+    files = broker.certificates
+    tls = {"ca": f"{files}/ca.pem", "cert": f"{files}/client.pem", "key": f"{files}/client.key"}
+    heard = listen(url=url, **tls)
+    publish(broker, exchange, id="a")
+    wait_until(lambda: heard.ids == ["a"], what="the order")
+    stranger = listen(connected=False, url=url)
+    wait_until(lambda: stranger.listener.status()["problem"], what="the refusal")
+    assert "certificate verify failed" in str(stranger.listener.status()["problem"])
+
+
+def test_answers_wait_for_the_broker(broker: Broker, exchange: str, listen: Listen):
+    """An outcome that is known while the broker is away is answered when it is back."""
+    with channel(broker) as bare:
+        bare.queue_declare(f"{exchange}.replies", durable=True)
+    heard = listen()
+    heard.listener._call(lambda: heard.listener._answer(f"{exchange}.replies", "", {"id": "a"}))
+    with channel(broker) as bare:
+        wait_until(lambda: bare.basic_get(f"{exchange}.replies", True)[0], what="the answer")
+        bare.queue_delete(f"{exchange}.replies")
+
+
+def test_a_rule_that_breaks_down_is_logged_and_hearing_goes_on(
+    broker: Broker,
+    exchange: str,
+    listen: Listen,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    """A mistake of ours costs a connection, and not the orders that come later."""
+    monkeypatch.setattr(module, "BACKOFF", (0.01, 0.01))
+    heard = listen()
+    with monkeypatch.context() as patch:
+        patch.setattr(heard.listener._rules, "take", lambda _delivery: 1 / 0)
+        publish(broker, exchange, id="a")
+        wait_until(lambda: "stumbled" in caplog.text, what="the log")
+    wait_until(lambda: "a" in heard.ids, what="the order, which is still the latest")
