@@ -13,22 +13,26 @@ only what nobody holds, and a process that dies lets go by dying.
 
 from __future__ import annotations
 
+import _imp
 import fcntl
 import hashlib
 import json
 import marshal
 import os
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import IO, Any
 
 from genwsgi.errors import SnapshotError, SourceError
+from genwsgi.isolation.bytecode import cached
 from genwsgi.isolation.scope import Addition, Scope
-from genwsgi.isolation.survey import Survey, survey
+from genwsgi.isolation.survey import Memory, Stamp, Survey, survey
 
 #: Version of the manifest; a store is never read by another version of genwsgi than wrote it.
 FORMAT = 2
@@ -85,10 +89,15 @@ class Snapshot:
                 code = marshal.loads(file.read())
         except FileNotFoundError:
             code = compile(self.source(path), path, "exec", dont_inherit=True)
+            with suppress(OSError):  # for the next one who needs it
+                _write(self.store.object_path(key, _BYTECODE), marshal.dumps(code))
         except (OSError, ValueError, EOFError, TypeError) as error:
             raise SnapshotError(path, f"its bytecode can't be read: {error}") from error
         if not isinstance(code, CodeType):
             raise SnapshotError(path, "its bytecode is damaged; deploy again")
+        if code.co_filename != path:
+            # Python's own cache says under what name the file was compiled.
+            _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]
         return code
 
     def source(self, path: str) -> bytes:
@@ -124,6 +133,8 @@ class Store:
         self.path = path
         self._objects = os.path.join(path, "objects")
         self._snapshots = os.path.join(path, "snapshots")
+        # Of the process that takes snapshots.
+        self._memory: Memory = {}
         for folder in (path, self._objects, self._snapshots):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
@@ -142,9 +153,11 @@ class Store:
         :raises SnapshotError: the tree can't be read, keeps changing, or can't be copied.
         """
         extra = tuple(extra)
+        have = frozenset(os.listdir(self._objects))
+        kept = {entry.partition(".")[0] for entry in have if entry.endswith(f".{_SOURCE}")}
         for attempt in range(ATTEMPTS):
             time.sleep(attempt * PAUSE)
-            seen = survey(scope, extra)
+            seen = survey(scope, extra, self._memory, kept)
             if seen.unchanged():
                 break
         else:
@@ -152,9 +165,18 @@ class Store:
                 ", ".join(scope.roots), "keeps changing while it is read; deploy when it is still"
             )
         try:
+            installed = {
+                path: s for p in seen.installed.values() for path, (s, _) in p.files.items()
+            }
             for path, (key, source) in seen.sources.items():
-                trusted = known is not None and known.files.get(path) == key
-                self._add(path, key, source, strict=known is not None and not trusted)
+                if source is None:
+                    continue
+                if path in installed:
+                    self._add_installed(path, key, source, installed[path], have)
+                else:
+                    trusted = known is not None and known.files.get(path) == key
+                    self._add(path, key, source, strict=known is not None and not trusted)
+            self._memory = seen.installed
             return self._write_manifest(seen, scope)
         except OSError as error:
             raise SnapshotError(self.path, f"the snapshot can't be written: {error}") from error
@@ -214,7 +236,8 @@ class Store:
             for entry in os.listdir(folder):
                 unfinished = entry.endswith(_UNFINISHED)
                 if unfinished or (folder == self._objects and entry.partition(".")[0] not in kept):
-                    os.unlink(os.path.join(folder, entry))
+                    with suppress(FileNotFoundError):  # whoever wrote it has finished it
+                        os.unlink(os.path.join(folder, entry))
 
     def digests(self) -> list[str]:
         """The snapshots that the store holds now."""
@@ -242,6 +265,20 @@ class Store:
         else:
             _write(self.object_path(key, _BYTECODE), marshal.dumps(code))
 
+    def _add_installed(
+        self, path: str, key: str, source: bytes, stamp: Stamp, have: Collection[str]
+    ) -> None:
+        """Store a file of an installed package; compiled it is by Python's cache, or when needed.
+
+        What doesn't compile there hurts nobody who doesn't import it.
+        """
+        if f"{key}.{_SOURCE}" not in have:
+            _write(self.object_path(key, _SOURCE), source)
+        if f"{key}.{_BYTECODE}" not in have:
+            code = cached(path, source, stamp[2])
+            if code is not None:
+                _write(self.object_path(key, _BYTECODE), code)
+
     def _write_manifest(self, seen: Survey, scope: Scope) -> str:
         content = {
             "format": FORMAT,
@@ -263,7 +300,7 @@ class Store:
 
 
 def _write(path: str, content: bytes) -> None:
-    temporary = path + _UNFINISHED
+    temporary = f"{path}.{os.getpid()}-{threading.get_ident()}{_UNFINISHED}"
     with open(temporary, "wb") as file:
         file.write(content)
     os.replace(temporary, path)

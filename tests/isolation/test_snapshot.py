@@ -245,6 +245,8 @@ def test_damaged_bytecode(tree: Tree, damage: bytes) -> None:
         held.code(tree.init)
     Path(path).unlink()
     assert held.code(tree.init).co_filename == tree.init
+    assert Path(path).stat().st_size, "compiled, but not kept for the next one"
+    Path(path).unlink()
     Path(held.store.object_path(held.files[tree.init], "source")).unlink()
     with pytest.raises(SnapshotError, match="source can't be read"):
         held.code(tree.init)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import importlib.machinery
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from genwsgi.errors import SnapshotError
-from genwsgi.isolation.scope import ScopeRules, find_scope
-from genwsgi.isolation.survey import Survey, survey
+from genwsgi.isolation import survey as survey_module
+from genwsgi.isolation.scope import Addition, ScopeRules, find_scope
+from genwsgi.isolation.survey import Installed, Survey, survey
+from tests.helpers import wait_until
 from tests.isolation.sources import write
 
 
@@ -114,3 +117,65 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr("os.scandir", refuse)
         with pytest.raises(SnapshotError, match=r"shop: can't be read: Permission denied"):
             seen.list(str(tmp_path / "shop"))
+
+
+def age(folder: Path) -> None:
+    """Wait until ``folder`` and all in it had come to rest before they are looked at."""
+    newest = max(p.stat().st_ctime_ns for p in [folder, *folder.rglob("*")])
+    wait_until(lambda: time.time_ns() - newest > survey_module.FRESH, what="files come to rest")
+
+
+def test_installed_packages_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an installed package only what has changed since the last time is read."""
+    monkeypatch.setattr(survey_module, "FRESH", 50_000_000)
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    write(tmp_path, {"src/shop.py": ""})
+    installed = tmp_path / "site-packages"
+    write(
+        installed, {"kit/__init__.py": "", "kit/a.py": "A = 1", "kit/deep/b.py": "", "one.py": ""}
+    )
+    write(installed, {f"kit/fast{suffix}": ""})
+    rules = ScopeRules(
+        "shop",
+        (str(tmp_path / "src"), str(installed)),
+        additions=(Addition("kit", "why"), Addition("one", "why")),
+    )
+    memory: dict[str, Installed] = {}
+
+    def look() -> tuple[Survey, set[str]]:
+        seen = survey(find_scope(rules), (), memory, {key for key, _ in known})
+        assert seen.unchanged()
+        memory.clear()
+        memory.update(seen.installed)
+        known.update((key, path) for path, (key, _) in seen.sources.items())
+        read = {path for path, (_, source) in seen.sources.items() if source is not None}
+        return seen, {os.path.relpath(path, installed) for path in read if "site" in path}
+
+    known: set[tuple[str, str]] = set()
+    age(installed)
+    first, read = look()
+    assert read == {"kit/__init__.py", "kit/a.py", "kit/deep/b.py", "one.py"}
+    again, read = look()
+    assert read == set()
+    assert {p: key for p, (key, _) in again.sources.items()} == {
+        p: key for p, (key, _) in first.sources.items()
+    }
+    assert again.extensions == first.extensions == {str(installed / f"kit/fast{suffix}")}
+    write(installed, {"kit/a.py": "A = 2"})
+    assert look()[1] == {"kit/a.py"}
+    assert look()[1] == {"kit/a.py"}, "it may have been changed again in the same moment"
+    age(installed)
+    look()
+    assert look()[1] == set()
+    write(installed, {"kit/deep/new.py": ""})
+    assert look()[1] == {"kit/deep/new.py"}
+    age(installed)
+    look()
+    (installed / "kit/deep/b.py").unlink()
+    seen, read = look()
+    assert read == set()
+    assert str(installed / "kit/deep/b.py") not in seen.sources
+    known.clear()
+    assert len(look()[1]) == 4, "what the store has lost is read again"
