@@ -29,6 +29,7 @@ from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server.child import ChildError, die_with, run_in_child
+from genwsgi.server.logs import NAME as LOGGER
 
 if TYPE_CHECKING:
     from genwsgi.server.application import GenwsgiApplication
@@ -172,4 +173,6 @@ def _build(app: GenwsgiApplication, store: Store, digest: str) -> Report:
     except GenwsgiError as error:
         return Report(reason=clip(str(error)), traceback=clip(error.traceback), met=True)
     finally:
+        # How this generation ends is no news.
+        logging.getLogger(LOGGER).setLevel(logging.WARNING)
         live.close(CLOSE)
