@@ -29,7 +29,11 @@ from types import ModuleType
 from typing import Any
 
 from genwsgi.isolation import byhand, late, lookup, sources, spawn, view
-from genwsgi.isolation.effects import importing_shared
+from genwsgi.isolation.effects import (
+    importing_shared,
+    shared_import_begins,
+    shared_import_ended,
+)
 from genwsgi.isolation.loader import find_in_snapshot, list_in_snapshot
 from genwsgi.isolation.lookup import Provider, lock, table_for, table_of_folder
 from genwsgi.isolation.modules import ModuleTable
@@ -108,6 +112,7 @@ def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     if table is not None:
         module: ModuleType = table.import_module(name)
         return handle_of(name, module) if table.handles else module
+    seen = None if importing_shared.get() else shared_import_begins()
     token = importing_shared.set(True)
     try:
         module = _find_and_load(name, import_)
@@ -115,6 +120,8 @@ def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
         return module
     finally:
         importing_shared.reset(token)
+        if seen is not None:
+            shared_import_ended(seen)
 
 
 _finder = ScopeFinder()

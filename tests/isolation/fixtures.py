@@ -6,9 +6,11 @@ import atexit
 import codecs
 import copyreg
 import functools
+import gc
 import inspect
 import linecache
 import logging
+import logging.config
 import mimetypes
 import os
 import signal
@@ -16,6 +18,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from typing import Any
 import pytest
 
 from genwsgi.isolation import imports, late, sources, view
-from genwsgi.isolation.effects import threads
+from genwsgi.isolation.effects import hooks, threads
 from tests.isolation.sources import Site
 
 #: What effects replace while they are written down.
@@ -32,13 +35,18 @@ PATCHED: list[tuple[Any, tuple[str, ...]]] = [
     (codecs, ("register", "unregister", "register_error")),
     (copyreg, ("pickle", "add_extension")),
     (functools, ("singledispatch",)),
-    (logging.Logger, ("callHandlers", "handlers")),
+    (logging, ("_addHandlerRef", "setLoggerClass", "getLoggerClass", "captureWarnings")),
+    (logging.config, ("_clearExistingHandlers", "_handle_existing_loggers")),
+    (logging.Logger, ("handle", "handlers")),
+    (logging.Filterer, ("filters",)),
+    (logging.Manager, ("getLogger",)),
     (mimetypes, ("add_type", "init", "guess_type", "guess_all_extensions", "guess_extension")),
     (os, ("register_at_fork",)),
-    (signal, ("signal",)),
+    (signal, ("signal", "getsignal")),
     (sqlite3, ("register_adapter", "register_converter")),
     (sqlite3.dbapi2, ("register_adapter", "register_converter")),
-    (threading, (threads.START,)),
+    (threading, (threads.START, "_register_atexit")),
+    (warnings, ("_add_filter",)),
 ]
 
 #: Where nothing of a generation may be left.
@@ -70,6 +78,10 @@ def process() -> dict[str, Any]:
             for name in names
         ],
         "registries": [table.copy() for table in REGISTRIES],
+        "hooks": hooks.look(),
+        "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        "filters": list(warnings.filters),
+        "callbacks": list(gc.callbacks),
         "root": list(logging.getLogger().handlers),
         "finders": [
             p for p, f in sys.path_importer_cache.items() if type(f).__name__ == "ScopeFolderFinder"
@@ -89,4 +101,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
         if pending is not None:
             pending.close()
         made.live.close()
-    assert process() == before
+    after = process()
+    left = {key: (before[key], now) for key, now in after.items() if now != before[key]}
+    assert not left, left

@@ -13,7 +13,14 @@ did of its kind.  :class:`Effects` is the book of one generation, with a record 
 from __future__ import annotations
 
 from genwsgi.isolation.effects.base import importing_shared
-from genwsgi.isolation.effects.book import Effects, effects_of, install, uninstall
+from genwsgi.isolation.effects.book import (
+    Effects,
+    effects_of,
+    install,
+    shared_import_begins,
+    shared_import_ended,
+    uninstall,
+)
 from genwsgi.isolation.effects.typings import forget_overloads, forget_types
 
 __all__ = [
@@ -23,5 +30,7 @@ __all__ = [
     "forget_types",
     "importing_shared",
     "install",
+    "shared_import_begins",
+    "shared_import_ended",
     "uninstall",
 ]

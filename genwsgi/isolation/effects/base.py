@@ -55,12 +55,14 @@ class Book:
     """The records of one generation, one of each family.
 
     :ivar first: whether no other generation was there when this one began.
+    :ivar building: whether its build is under way.
     :ivar closed: whether it has been undone or retired.
     """
 
     def __init__(self, generation: Generation) -> None:
         self.generation = weakref.ref(generation)
         self.first = not _books
+        self.building = True
         self.closed = False
         self.name = generation.name
         self.records: dict[type[Record], Record] = {}

@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.effects import (
     claims,
     codings,
+    environment,
     exits,
     forks,
+    hooks,
     lists,
     logs,
     mimes,
     offers,
     registries,
+    settings,
     signals,
     threads,
+    warns,
 )
 from genwsgi.isolation.effects.base import Book, Record, Run, book_of, open_book
 
@@ -29,10 +33,17 @@ log = logging.getLogger("genwsgi")
 _lock = threading.Lock()
 _installed = 0
 
+#: Those whose build is under way.
+_building: list[Effects] = []
+
 #: Every family's module and record, in the order of installing; all that ends goes backwards.
 _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
+    (environment, environment.Environment),
+    (settings, settings.Settings),
     (lists, lists.Lists),
     (registries, claims.Claims),
+    (warns, claims.Claims),
+    (hooks, hooks.Hooks),
     (codings, codings.Codecs),
     (mimes, mimes.Mimes),
     (forks, forks.Forks),
@@ -50,17 +61,21 @@ class Effects(Book):
     def __init__(self, generation: Generation) -> None:
         super().__init__(generation)
         for _, kind in _FAMILIES:
-            self.records[kind] = kind(self)
+            if kind not in self.records:
+                self.records[kind] = kind(self)
         open_book(generation, self)
+        _building.append(self)
 
     def built(self) -> None:
-        """The build has ended: see what it did that goes through no function."""
-        for record in self.records.values():
-            self._guarded(record, "built")
+        """The build has ended well: see what it did that goes through no function, and log it."""
+        self._settle()
+        done = self.report()
+        if done:
+            log.info("%s did to the process: %s", self.name, ", ".join(done))
 
     def undo(self) -> None:
         """Undo all of it: the build failed.  Threads are told to stop; see :meth:`stragglers`."""
-        self.built()
+        self._settle()
         self.closed = True
         for record in reversed(self.records.values()):
             self._guarded(record, "undo")
@@ -85,6 +100,13 @@ class Effects(Book):
         """
         return [phrase for record in self.records.values() for phrase in record.report()]
 
+    def _settle(self) -> None:
+        self.building = False
+        if self in _building:
+            _building.remove(self)
+        for record in self.records.values():
+            self._guarded(record, "built")
+
     def _guarded(self, record: Record, step: str, *args: object) -> None:
         try:
             getattr(record, step)(*args)
@@ -95,6 +117,21 @@ class Effects(Book):
 def effects_of(generation: Generation) -> Effects | None:
     """What is written down for ``generation``, if anything."""
     return cast("Effects | None", book_of(generation))
+
+
+def shared_import_begins() -> tuple[Any, Any] | None:
+    """A shared module is about to be imported: what it does is nobody's.
+
+    :returns: what to give to :func:`shared_import_ended`; ``None`` if nothing is being built.
+    """
+    return (lists.look(), hooks.look()) if _building else None
+
+
+def shared_import_ended(seen: tuple[Any, Any]) -> None:
+    """What has changed since ``seen`` no build has done."""
+    for book in tuple(_building):
+        book.of(lists.Lists).not_mine(seen[0])
+        book.of(hooks.Hooks).not_mine(seen[1])
 
 
 def install() -> None:

@@ -105,7 +105,7 @@ class Choice:
             book = None if newest is None else newest[1]
         value = MISSING if book is None else self.claims.get(book, MISSING)
         if value is MISSING:
-            value = self.absent if self.base is MISSING else self.base
+            value = self.absent if self.base is MISSING or self.base is None else self.base
         return value
 
     def drop(self, book: Book) -> None:
@@ -115,8 +115,8 @@ class Choice:
             self.place.set(self.base)
 
 
-#: What several generations may want to be there at once, by who it is; the last one takes it away.
-_shared: dict[Hashable, dict[Book, None]] = {}
+#: What several generations may want to be there at once: who does, and how it is taken away.
+_shared: dict[Hashable, tuple[dict[Book, None], Callable[[], object]]] = {}
 
 
 class Claims(Record):
@@ -125,7 +125,7 @@ class Claims(Record):
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self._made: dict[Choice, str] = {}
-        self._parts: dict[Hashable, tuple[str, Callable[[], object]]] = {}
+        self._parts: dict[Hashable, str] = {}
 
     def claim(
         self,
@@ -168,29 +168,28 @@ class Claims(Record):
         :param key: what it is.
         :param what: what such a thing is called, in the singular.
         :param add: puts it there; says false if the process had it already.
-        :param remove: takes it away, with the last generation that wanted it.
+        :param remove: takes it away; the first one's is called, with the last that wanted it.
         """
         book = self.book()
         if book is None or book.closed:
             return
-        holders = _shared.get(key)
-        if holders is None:
+        if key not in _shared:
             if not add():
                 return
-            holders = _shared.setdefault(key, {})
-        holders[book] = None
-        self._parts[key] = what, remove
+            _shared[key] = {}, remove
+        _shared[key][0][book] = None
+        self._parts[key] = what
 
     def unshare(self, key: Hashable) -> bool:
         """Want it no longer; say whether this generation did."""
         book = self.book()
-        part = self._parts.pop(key, None)
-        if part is None or book is None:
+        if self._parts.pop(key, None) is None or book is None or key not in _shared:
             return False
-        holders = _shared.get(key, {})
+        holders, remove = _shared[key]
         holders.pop(book, None)
-        if not holders and _shared.pop(key, None) is not None:
-            part[1]()
+        if not holders:
+            del _shared[key]
+            remove()
         return True
 
     def undo(self) -> None:
@@ -203,8 +202,7 @@ class Claims(Record):
 
     def report(self) -> list[str]:
         """How many of each kind there are."""
-        parts = (what for what, _ in self._parts.copy().values())
-        return counted(Counter([*self._made.copy().values(), *parts]))
+        return counted(Counter([*self._made.copy().values(), *self._parts.copy().values()]))
 
 
 def counted(counts: dict[str, int]) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genwsgi.isolation.effects.base import Patches, acting
-from genwsgi.isolation.effects.claims import MISSING, Claims, Entry
+from genwsgi.isolation.effects.claims import MISSING, Attribute, Claims, Entry
 
 _pickle = copyreg.pickle
 _add_extension = copyreg.add_extension
@@ -70,6 +70,52 @@ def _wrap_sqlite3(module: Any) -> None:
 def _reduced(value: Any) -> Any:
     """How ``pickle`` takes a value apart for whose class nothing is registered."""
     return value.__reduce_ex__(4)
+
+
+class _Plainly:
+    """What opens URLs where no generation and nobody else has installed an opener."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        """Open a URL as ``urlopen`` does by itself."""
+        return sys.modules["urllib.request"].build_opener().open(*args, **kwargs)
+
+
+def _wrap_urllib(module: Any) -> None:
+    install_opener = module.install_opener
+
+    def install_for_generation(opener: Any) -> None:
+        claims = acting(Claims)
+        if claims is None:
+            install_opener(opener)
+        else:
+            place = Attribute(module, "_opener")
+            claims.claim(place, opener, "URL opener", _Plainly())
+
+    _patches.put(module, "install_opener", install_for_generation)
+
+
+def _wrap_multiprocessing(module: Any) -> None:
+    """A generation may set the start method, like a program, once; not only the first one may."""
+    set_start_method, context = module.set_start_method, module.context._default_context
+
+    def set_for_generation(method: Any, force: bool = False) -> None:
+        claims = acting(Claims)
+        if claims is None:
+            set_start_method(method, force)
+            return
+        before = context._actual_context
+
+        def add() -> bool:
+            set_start_method(method, force)
+            return True
+
+        def remove() -> None:
+            context._actual_context = before
+
+        claims.share("multiprocessing", "start method", add, remove)
+        set_start_method(method, True)
+
+    _patches.put(module, "set_start_method", set_for_generation)
 
 
 def _for_process(place: Entry, value: Any, register: Callable[..., Any], *key: Any) -> None:
@@ -166,6 +212,8 @@ def install() -> None:
     _patches.put(copyreg, "add_extension", _extension_for_generation)
     _patches.put(functools, "singledispatch", _singledispatch_for_generation)
     _patches.when_loaded("sqlite3", _wrap_sqlite3)
+    _patches.when_loaded("urllib.request", _wrap_urllib)
+    _patches.when_loaded("multiprocessing", _wrap_multiprocessing)
 
 
 def uninstall() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from genwsgi.generations.generation import active
 from genwsgi.isolation.effects.base import Book, Patches, Record, Run, book_of, importing_shared
+from genwsgi.isolation.effects.claims import counted
 
 #: What starts a thread, under the name this version of Python has for it.
 START = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
@@ -30,6 +31,10 @@ class Threads(Record):
     def running(self) -> list[threading.Thread]:
         """Return those that still run."""
         return [thread for thread in list(self.started) if thread.is_alive()]
+
+    def report(self) -> list[str]:
+        """How many there are."""
+        return counted({"thread": len(self.running())})
 
     def undo(self) -> None:
         """Tell them to stop."""

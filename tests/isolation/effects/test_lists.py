@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import gc
 import sys
+import textwrap
+from pathlib import Path
 
+import pytest
+
+from genwsgi.errors import BuildError
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import APPLICATION, Site, write
 
 
 def test_lists_at_retirement(site: Site) -> None:
@@ -21,3 +27,57 @@ def test_lists_at_retirement(site: Site) -> None:
         assert generation.modules.modules["shop"].Hook is type(sys.meta_path[-1])
     finally:
         sys.path[:] = path
+
+
+def test_removed_entries(site: Site) -> None:
+    """What a failed build takes out of a list is put back where it was."""
+    path = list(sys.path)
+    site.write(
+        shop="import sys\nsys.path[:] = ['/new', *sys.path[:1], *sys.path[3:]]\n"
+        "sys.path_hooks.clear()\n1 / 0\n"
+    )
+    hooks = list(sys.path_hooks)
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    assert (sys.path, sys.path_hooks) == (path, hooks)
+
+
+def test_folders_of_a_release(site: Site, tmp_path: Path) -> None:
+    """A folder inside a release that has ended goes with it; others pass to the successor."""
+    code = """
+        import os, sys
+        for folder in (os.path.join(os.path.dirname(__file__), "vendor"), "/gw-elsewhere"):
+            if folder not in sys.path:
+                sys.path.append(folder)
+    """
+    package = textwrap.dedent(code) + textwrap.dedent(APPLICATION)
+    releases = [tmp_path / f"release-{n}" for n in (1, 2)]
+    try:
+        for release in releases:
+            write(release, {"shop/__init__.py": package, "shop/vendor/lib.py": ""})
+            site.path = (str(release),)
+            site.serve()
+        vendor = [str(release / "shop/vendor") for release in releases]
+        wait_until(lambda: vendor[0] not in sys.path, what="the old release's folder is gone")
+        assert [sys.path.count(folder) for folder in (vendor[1], "/gw-elsewhere")] == [1, 1]
+    finally:
+        sys.path[:] = [one for one in sys.path if "gw-else" not in one and "release-" not in one]
+
+
+def test_collector_callbacks(site: Site) -> None:
+    """The same shared function, added by each of two generations, is there for the second one."""
+    code = (
+        "import gc, os\ngc.callbacks.append(os.path.isabs)\ngc.callbacks.append(lambda *_: None)\n"
+    )
+    before = list(gc.callbacks)
+    try:
+        first, second = site.two(shop=code)
+        assert len(gc.callbacks) == len(before) + 4
+        assert second.effects.report() == ["2 garbage collector callbacks"]
+        site.pending.close()
+        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        assert len(gc.callbacks) == len(before) + 2
+        site.live.close()
+        assert gc.callbacks == before
+    finally:
+        gc.callbacks[:] = before
