@@ -3,16 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from pathlib import Path
 
-from genwsgi.isolation.effects import base
+from genwsgi.isolation.effects import base, exits
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import Site, write
 
 
-def test_atexit_runs_at_retirement(site: Site) -> None:
+def test_atexit_runs_at_retirement(told: list[str], site: Site) -> None:
     """Exit callbacks run when the generation retires, the last one first, in its name."""
     first, _ = site.two(
         shop="""
@@ -79,3 +80,25 @@ live.swap(live.build(digest, "r"))
         timeout=30,
     )
     assert (done.stdout, done.stderr) == ("bye\n", "")
+
+
+def test_those_of_threading(site: Site) -> None:
+    """Callbacks that ``threading`` calls before it waits for threads come first, and once."""
+    first, _ = site.two(
+        shop="""
+            import atexit, threading
+            threading._register_atexit(said.append, "early VERSION")
+            atexit.register(said.append, "late VERSION")
+        """
+    )
+    site.pending.close()
+    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    assert said == ["early 1", "late 1"]
+    exits._before_threads()
+    assert said == ["early 1", "late 1", "early 2"]
+    site.live.close()
+    assert said == ["early 1", "late 1", "early 2", "late 2"]
+    # For the process itself it is as ever.
+    known = len(threading._threading_atexits)  # type: ignore[attr-defined]
+    threading._register_atexit(int)  # type: ignore[attr-defined]
+    assert len(threading._threading_atexits) == known + 1  # type: ignore[attr-defined]

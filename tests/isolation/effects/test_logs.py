@@ -96,7 +96,7 @@ def test_list_follows_the_process(site: Site) -> None:
     logging.getLogger("gw.x").removeHandler(later)
 
 
-def test_handlers_are_closed(site: Site) -> None:
+def test_handlers_are_closed(told: list[str], site: Site) -> None:
     """A retired generation's handlers are closed, and one that raises then stops nothing."""
     first, _ = site.two(
         shop="import logging\nclass Bad(logging.NullHandler):\n    def close(self):\n"

@@ -79,7 +79,7 @@ def test_a_failed_build_claims_nothing(site: Site) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_the_server_goes_on_with_its_signals(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_server_goes_on_with_its_signals(told: list[str], site: Site) -> None:
     """What the server handles it handles after the application, whatever that raises."""
     before = signal.signal(signal.SIGTERM, lambda *_: said.append("server"))
     try:
@@ -90,7 +90,7 @@ def test_the_server_goes_on_with_its_signals(site: Site, caplog: pytest.LogCaptu
         site.serve()
         signal.raise_signal(signal.SIGTERM)
         assert said == ["application", "server"]
-        assert "its handler of signal 15 raised" in caplog.text
+        assert "its handler of signal 15 raised" in told[-1]
         site.write(shop="import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n")
         site.serve()
         said.clear()
