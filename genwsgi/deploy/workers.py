@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from genwsgi.deploy.actions import Action, Participant, Send, Stage
 from genwsgi.deploy.protocol import Abort, Commit, Hello, Prepare, Release, WorkerStatus, clip
 from genwsgi.generations.status import GenerationStatus
+
+#: Of how many generations, of all workers, a status tells: it has to fit into one message.
+MOST_GENERATIONS: Final = 400
 
 
 @dataclass
@@ -112,9 +116,12 @@ class Workers(dict[int, Worker]):
         return {release.digest for release in releases if release is not None}
 
     def status(self) -> tuple[WorkerStatus, ...]:
-        """Their part of a ``Status``."""
+        """Their part of a ``Status``: of very many generations the latest of each worker."""
+        most = max(1, MOST_GENERATIONS // max(1, len(self)))
         return tuple(
-            WorkerStatus(one.pid, one.current.number if one.current else None, one.generations)
+            WorkerStatus(
+                one.pid, one.current.number if one.current else None, one.generations[-most:]
+            )
             for one in self.values()
         )
 

@@ -21,14 +21,17 @@ from genwsgi.deploy.protocol import (
     Commit,
     Committed,
     Failed,
+    Generations,
     Hello,
     Outcome,
     Prepare,
     Ready,
     Release,
     Welcome,
+    encode,
 )
 from genwsgi.deploy.running import GROWTHS
+from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition
 from tests.deploy.host import FIRST, HOLD, NEW, TIMEOUT, Host, an_order, messages, reports
 
@@ -900,3 +903,26 @@ def test_what_can_not_be_what_was_ordered_is_refused():
     host = Host(1).to(Phase.READING)
     did = host.coordinator.snapshot_failed("no module b", "", host.now, refused=True)
     assert [(one.outcome, one.reason) for one in reports(did)] == [(Outcome.REFUSED, "no module b")]
+
+
+# -- the status
+
+
+def test_a_status_fits_into_a_message_whatever_is_held():
+    """Of very many generations of very many workers the latest are told of, each worker's current
+    one among them.
+    """
+    workers = 64
+    host = Host(workers)
+    held = tuple(
+        GenerationStatus(number, "1-old", "retired", 0, None, "x" * 1000) for number in range(50)
+    )
+    current = GenerationStatus(50, "1-old", "current", 0, None, "")
+    for worker in range(1, workers + 1):
+        host.coordinator.generations(worker, Generations((*held, current)))
+    status = host.coordinator.status({})
+    assert encode(status)
+    assert len(status.workers) == workers
+    assert {one.generations[-1] for one in status.workers} == {current}
+    assert min(len(one.generations) for one in status.workers) > 1
+    assert len(Host(0).coordinator.status({}).workers) == 0
