@@ -121,10 +121,15 @@ def _failure_of(error: BaseException, target: Target) -> GenwsgiError:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and f"{target.module}.".startswith(f"{missing}."):
         return TargetError(target.text, f"no module named {missing!r} in the application")
+    return build_error(error, target.text)
+
+
+def build_error(error: BaseException, what: str) -> BuildError:
+    """Return what tells people how the application's code raised while ``what`` was built."""
     shown = traceback.TracebackException.from_exception(error)
     _drop_own_frames(shown, set())
     reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-    return BuildError(target.text, reason, "".join(shown.format()).rstrip())
+    return BuildError(what, reason, "".join(shown.format()).rstrip())
 
 
 def _drop_own_frames(shown: traceback.TracebackException | None, seen: set[int]) -> None:

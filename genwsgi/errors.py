@@ -158,3 +158,14 @@ class RunDirectoryError(GenwsgiError):
 
 class OptionError(GenwsgiError):
     """An option, or a combination of options, that genwsgi can't serve with."""
+
+
+class UpdateRefused(GenwsgiError):
+    """An update of a program's modules that can't be made; nothing of it was imported.
+
+    :ivar reason: why, in one line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -76,6 +76,7 @@ class Janitor:
     :param busy: how many leases are open now.
     :param draining: whether generations are still to come.
     :param kept: what outlives generations on purpose, each with what to call it.
+    :param tear_down: what is done with each.
     :param on_end: called on the janitor's thread when it has nothing left to do.
     """
 
@@ -85,6 +86,7 @@ class Janitor:
         draining: Callable[[], bool],
         on_end: Callable[[], None],
         kept: Callable[[], Iterable[tuple[str, object]]] = tuple,
+        tear_down: Callable[[Generation], None] = tear_down,
     ) -> None:
         self._coming: set[Generation] = set()
         self._held: tuple[Held, ...] = ()
@@ -92,6 +94,7 @@ class Janitor:
         self._draining = draining
         self._kept = kept
         self._on_end = on_end
+        self._undo = tear_down
         self._queue: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._left: list[_Retired] = []
         self._ended = False
@@ -160,7 +163,7 @@ class Janitor:
             threads,
         )
         try:
-            tear_down(generation)
+            self._undo(generation)
         except BaseException:  # the janitor has others to tear down
             log.exception("%s could not be torn down whole", generation.name)
         threads.update(of_it.stragglers() if of_it is not None else ())

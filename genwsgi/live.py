@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
 from genwsgi.build import build, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
@@ -215,6 +216,23 @@ def _status(generation: Generation) -> GenerationStatus:
     )
 
 
+class Builds(Protocol):
+    """What a build on a thread of its own needs of whoever builds."""
+
+    def build(
+        self,
+        digest: str,
+        release: str,
+        on_module: Callable[[int], None] | None = None,
+        *,
+        grow: bool = True,
+    ) -> Generation:
+        """Build a generation from the snapshot ``digest`` on the calling thread."""
+
+    def discard(self, generation: Generation) -> None:
+        """Drop a ready generation that will not be swapped in."""
+
+
 class BackgroundBuild:
     """A build on a thread of its own, that can be given up.
 
@@ -227,7 +245,7 @@ class BackgroundBuild:
 
     def __init__(
         self,
-        live: LiveApplication,
+        live: Builds,
         digest: str,
         release: str,
         done: Callable[[BackgroundBuild], None],

@@ -68,10 +68,15 @@ pinned: ContextVar[Pin | None] = ContextVar("genwsgi.pinned", default=None)
 
 def generation_of(frame: FrameType) -> Generation | None:
     """Return the generation that the code of ``frame`` is of; ``None``: of none."""
-    table = table_of(frame.f_builtins)
+    return owner_of(frame.f_builtins, frame.f_globals)
+
+
+def owner_of(builtins: dict[str, Any], names: dict[str, Any]) -> Generation | None:
+    """Return the generation that code with these builtins and globals is of; ``None``: of none."""
+    table = table_of(builtins)
     if table is not None:
         return table.generation
-    known = adopted.get(id(frame.f_globals)) if adopted else None
+    known = adopted.get(id(names)) if adopted else None
     return None if known is None else known()
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import builtins
 import importlib._bootstrap
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation, active
 from genwsgi.isolation.asking import MARK
 from genwsgi.isolation.effects import importing_shared
+from genwsgi.isolation.originals import within
 from genwsgi.isolation.snapshot import Snapshot
 
 #: The import system itself.  Its building blocks are private but have kept their names and meaning
@@ -229,15 +230,6 @@ class EndedTable:
         :raises ImportError: always.
         """
         raise _refusal(self.what, fullname)
-
-
-def within(fullname: str, names: Collection[str]) -> bool:
-    """Whether ``fullname``, or a package that it lies in, is one of ``names``."""
-    while fullname not in names:
-        fullname = fullname.rpartition(".")[0]
-        if not fullname:
-            return False
-    return True
 
 
 def _refusal(what: str, fullname: str) -> ImportError:

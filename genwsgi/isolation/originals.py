@@ -8,6 +8,7 @@ answers for them where a generation's own would.
 from __future__ import annotations
 
 import importlib._bootstrap
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,15 @@ bootstrap: Any = importlib._bootstrap
 
 #: What the interpreter loads modules by.
 _find_and_load = bootstrap._find_and_load
+
+
+def within(fullname: str, names: Collection[str]) -> bool:
+    """Whether ``fullname``, or a package that it lies in, is one of ``names``."""
+    while fullname not in names:
+        fullname = fullname.rpartition(".")[0]
+        if not fullname:
+            return False
+    return True
 
 
 class OriginalTable:
@@ -42,11 +52,7 @@ class OriginalTable:
 
     def owns(self, fullname: str) -> bool:
         """Whether a module of that name is one of these."""
-        while fullname not in self.names:
-            fullname = fullname.rpartition(".")[0]
-            if not fullname:
-                return False
-        return True
+        return within(fullname, self.names)
 
     def covers(self, folder: str) -> bool:  # noqa: ARG002 -- as ModuleTable's
         """Whether a snapshot says what is in ``folder``: there is none, the disk does."""

@@ -9,7 +9,8 @@ import pytest
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation import imports
-from genwsgi.isolation.modules import ModuleTable, within
+from genwsgi.isolation.modules import ModuleTable
+from genwsgi.isolation.originals import within
 from genwsgi.isolation.scope import Package, Scope
 from genwsgi.isolation.snapshot import Store
 from tests.isolation.sources import write

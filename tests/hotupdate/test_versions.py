@@ -1,0 +1,239 @@
+"""What an update changes, and for whom."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+
+from genwsgi import hotupdate
+from tests.helpers import wait_until
+from tests.hotupdate.conftest import Program
+
+
+def test_import_sees_the_new_version(program: Program) -> None:
+    """What was imported before the update, as a module, means the new version after it."""
+    program.load("NAME.rules")
+    space: dict = {}
+    name = program.name
+    exec(f"import {name}.rules\nfrom {name} import rules\nimport {name}.rules as third", space)
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    update = program.update("NAME.fields")
+    assert (update.outcome, update.version) == ("committed", 2)
+    assert update.modules == (f"{name}.fields", f"{name}.rules")
+    for expression in (f"{name}.rules", "rules", "third"):
+        assert eval(f"{expression}.parse()", space) == (2, 2)
+    exec(f"import {name}.rules as later", space)
+    assert space["later"] is space["rules"]
+    assert importlib.import_module(f"{name}.rules").parse() == (2, 2)
+
+
+def test_names_that_were_taken_stay(program: Program) -> None:
+    """What a program took by ``from … import`` is what it was, and still works."""
+    parse = program.load("NAME.rules").parse
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    program.update("NAME.fields")
+    assert parse() == (1, 1)
+    second = program.load("NAME.rules").parse
+    program.write({"NAME/fields.py": "VERSION = 3\n"})
+    program.update("NAME.fields")
+    assert (parse(), second()) == ((1, 1), (2, 2))
+
+
+def test_failed_update_changes_nothing(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    """Code that raises when it is imported leaves the old version running, and is shown whole."""
+    rules = program.load("NAME.rules")
+    for text, reason in (
+        ("VERSION = 2\n1 / 0\n", "ZeroDivisionError"),
+        ("VERSION = (\n", "SyntaxError"),
+        ("raise SystemExit(3)\n", "SystemExit"),
+    ):
+        program.write({"NAME/fields.py": text})
+        update = program.update("NAME.fields")
+        assert (update.outcome, update.version) == ("failed", 1)
+        assert reason in update.reason
+        assert reason in update.traceback
+        assert update.traceback in caplog.text
+        assert rules.parse() == (1, 1)
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    assert program.update("NAME.fields").outcome == "committed"
+    assert rules.parse() == (2, 2)
+
+
+def test_running_code_finishes_on_its_version(program: Program) -> None:
+    """A function that runs during an update sees its own version to its end, later imports too."""
+    text = """
+        import NAME.fields
+        def parse(wait):
+            first = NAME.fields.VERSION
+            wait()
+            import NAME.fields as again
+            from NAME.fields import VERSION
+            return first, NAME.fields.VERSION, again.VERSION, VERSION
+        """
+    program.write({"NAME/rules.py": text})
+    rules = program.load("NAME.rules")
+    for number in (1, 2, 3):
+        gate, inside, result = threading.Event(), threading.Event(), []
+
+        def wait(inside: threading.Event = inside, gate: threading.Event = gate) -> None:
+            inside.set()
+            gate.wait(10)
+
+        thread = threading.Thread(target=lambda: result.append(rules.parse(wait)))  # noqa: B023
+        thread.start()
+        assert inside.wait(10)
+        program.write({"NAME/fields.py": f"VERSION = {number + 1}\n"})
+        assert program.update("NAME.fields").outcome == "committed"
+        gate.set()
+        thread.join(10)
+        assert result == [(number,) * 4]
+
+
+def test_no_thread_sees_a_version_before_it_is_live(program: Program) -> None:
+    """While a version is built, its modules are not to be seen through their package."""
+    rules = program.load("NAME.rules")
+    entered, gate = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        gate.wait(10)
+
+    vars(program.load("NAME"))["wait"] = wait
+    program.write(
+        {
+            "NAME/fields.py": "VERSION = 2\n",
+            "NAME/rules.py": "import NAME\n" + RULES + "NAME.wait()",
+        }
+    )
+    thread = threading.Thread(target=program.update, args=("NAME.fields", "NAME.rules"))
+    thread.start()
+    assert entered.wait(10)
+    space: dict = {}
+    exec(f"import {program.name}.fields\nfrom {program.name} import fields", space)
+    assert (space["fields"].VERSION, rules.parse()) == (1, (1, 1))
+    assert eval(f"{program.name}.fields.VERSION", space) == 1
+    gate.set()
+    thread.join(10)
+    assert (space["fields"].VERSION, rules.parse()) == (2, (2, 2))
+
+
+RULES = "from NAME.fields import VERSION\ndef parse(): return VERSION, NAME.fields.VERSION\n"
+
+
+def test_old_versions_are_collected(program: Program) -> None:
+    """A version that nothing can call any more is collected, and what it did is undone."""
+    program.write(
+        {
+            "NAME/rules.py": """
+                import atexit
+                import NAME
+                from NAME.fields import VERSION
+                atexit.register(NAME.ended.append, VERSION)
+                class Rule: pass
+                def parse(): return Rule
+                """
+        }
+    )
+    package = program.load("NAME")
+    ended: list[int] = []
+    vars(package)["ended"] = ended
+    rules = program.load("NAME.rules")
+    references = []
+    for number in range(2, 6):
+        program.write({"NAME/fields.py": f"VERSION = {number}\n"})
+        assert program.update("NAME.fields").outcome == "committed"
+        references.append(weakref.ref(rules.Rule))
+    wait_until(lambda: ended == [2, 3, 4], what="the old ones have retired")
+    wait_until(
+        lambda: [reference() is None for reference in references] == [True, True, True, False],
+        what="the old ones are collected",
+    )
+    assert hotupdate.status().in_use == ()
+    import atexit
+
+    atexit.unregister(ended.append)
+
+
+def test_version_lives_as_long_as_its_pin(program: Program) -> None:
+    """A version with a unit of work is neither retired nor collected before that has ended."""
+    rules = program.load("NAME.rules")
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    program.update("NAME.fields")
+    with hotupdate.pin() as version:
+        assert version == 2
+        reference = weakref.ref(rules.parse)
+        program.write({"NAME/fields.py": "VERSION = 3\n"})
+        program.update("NAME.fields")
+        gc.collect()
+        assert rules.parse() == (2, 2)
+        assert hotupdate.status().in_use[-1] == (2, 1)
+    assert rules.parse() == (3, 3)
+    wait_until(lambda: reference() is None, what="version 2 is collected")
+
+
+def test_path_goes_first_from_then_on(program: Program, tmp_path: Path) -> None:
+    """With a path, modules come from there, now and at later updates; the others stay."""
+    rules = program.load("NAME.rules")
+    new = tmp_path / "release"
+    program.write({"NAME/fields.py": "VERSION = 2\n"}, new)
+    update = program.update("NAME.fields", path=new)
+    assert (update.outcome, rules.parse()) == ("committed", (2, 2))
+    assert program.load("NAME.fields").__file__ == str(new / program.name / "fields.py")
+    program.write({"NAME/fields.py": "VERSION = 3\n"}, new)
+    program.write({"NAME/fields.py": "VERSION = 4\n"})
+    program.update("NAME.fields")
+    assert rules.parse() == (3, 3)
+
+
+def test_new_modules_come_with_the_code_that_needs_them(program: Program, tmp_path: Path) -> None:
+    """A module that is new in a release is found there, though the program never had it."""
+    rules = program.load("NAME.rules")
+    new = tmp_path / "release"
+    program.write(
+        {
+            "NAME/rules.py": "from NAME import extra\ndef parse(): return extra.V\n",
+            "NAME/extra.py": "from .deeper import V\n",
+            "NAME/deeper.py": "V = 5\n",
+        },
+        new,
+    )
+    update = program.update("NAME.rules", path=new)
+    assert update.modules == tuple(f"{program.name}.{n}" for n in ("deeper", "extra", "rules"))
+    assert rules.parse() == 5
+
+
+def test_what_the_new_code_imports_comes_along_if_it_changed(program: Program) -> None:
+    """Only ``rules`` is named; ``fields``, which it imports and which has changed, comes too."""
+    rules = program.load("NAME.rules")
+    program.write({"NAME/fields.py": "VERSION = 2\n", "NAME/rules.py": "import NAME\n" + RULES})
+    update = program.update("NAME.rules")
+    assert update.modules == (f"{program.name}.fields", f"{program.name}.rules")
+    assert rules.parse() == (2, 2)
+
+
+def test_unchanged(program: Program) -> None:
+    """An update without any change makes no version."""
+    program.load("NAME.rules")
+    assert program.update("NAME.rules").outcome == "unchanged"
+    assert program.update().outcome == "unchanged"
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    assert program.update().outcome == "committed"
+    assert program.update("NAME.rules").outcome == "unchanged"
+    assert hotupdate.status().version.number == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("NAME.missing", "no module of this program"), ("json", "no module of this program")],
+)
+def test_refused(program: Program, name: str, reason: str) -> None:
+    """What is no module of the program's own is refused by its name."""
+    program.load("NAME.rules")
+    update = program.update(name)
+    assert update.outcome == "refused"
+    assert reason in update.reason
