@@ -65,7 +65,8 @@ class CoordinatorServer:
     :param build_timeout: how long a worker may take to build, in seconds.
     :param master: read end of a pipe whose write end only the master has: it ends with the master.
     :param triggers: gives the triggers' status, by name.
-    :param moved: called with the folders and files to watch from now on.
+    :param watched: the folders and files that triggers watch.
+    :param moved: called with those to watch from now on: a commit may change them.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class CoordinatorServer:
         log: logging.Logger,
         master: int | None = None,
         triggers: Callable[[], dict[str, object]] = dict,
+        watched: Sequence[str] = (),
         moved: Callable[[Sequence[str]], None] = lambda _places: None,
     ) -> None:
         self._directory = directory
@@ -86,7 +88,8 @@ class CoordinatorServer:
         self._triggers = triggers
         self._moved = moved
         committed = directory.committed()
-        self._path = committed.path
+        # What triggers watch, and what concerns the release that was read last.
+        self._watched = self._read = tuple(watched)
         self._decision = Coordinator(committed, build_timeout=build_timeout)
         self._peers: dict[int, Peer] = {}
         self._count = 0
@@ -370,7 +373,7 @@ class CoordinatorServer:
                     failed = self._decision.record_failed(reason, time.monotonic())
                     self._lists.appendleft(failed)
                     return
-                self._follow(action.release.path)
+                self._follow()
             elif isinstance(action, Send):
                 peer = self._peers.get(action.worker)
                 if peer is not None:
@@ -405,19 +408,20 @@ class CoordinatorServer:
                 self._decision.snapshot_failed(clip(str(error)), clip(trace), now, refused=refused)
             )
         else:
+            self._read = reading.watched
             now = time.monotonic()
             self._perform(self._decision.serving(self._directory.serving(), now))
             self._perform(
                 self._decision.snapshot_taken(reading.digest, now, time.time(), reading.path)
             )
 
-    def _follow(self, path: tuple[str, ...]) -> None:
-        """Have the folders watched that code is imported from now."""
-        if path == self._path:
+    def _follow(self) -> None:
+        """Have the folders watched that the code of the committed release is imported from."""
+        if self._read == self._watched:
             return
-        self._path = path
+        self._watched = self._read
         try:
-            self._moved(self._source.scope(path).watched)
+            self._moved(self._watched)
         except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
             self._log.exception("the folders that code comes from now can't be watched")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from genwsgi.deploy.protocol import Release
 from genwsgi.errors import OrderError
 from genwsgi.isolation.scope import Addition, Package, Scope, ScopeRules, find_scope
 from genwsgi.isolation.snapshot import Snapshot, Store
@@ -17,10 +18,12 @@ class Reading:
 
     :ivar digest: names the snapshot.
     :ivar path: the folders, of those that were to be read first, that code of it was found in.
+    :ivar watched: the folders and files whose changes concern it.
     """
 
     digest: str
     path: tuple[str, ...]
+    watched: tuple[str, ...] = ()
 
 
 class Source:
@@ -50,6 +53,16 @@ class Source:
     def grow(self, additions: Iterable[Addition]) -> None:
         """Have ``additions`` in the scope from now on; what is there already is passed over."""
         self.rules = _grown(self.rules, additions)
+
+    def resume(self, release: Release) -> Scope:
+        """Begin where the coordinator that committed ``release`` has ended; return its scope now.
+
+        :raises SnapshotError, TargetError: it can't be read.
+        """
+        known = self.store.open(release.digest)
+        known.release()
+        self.grow(known.additions)
+        return self.scope(release.path)
 
     def take(self, committed: str | None = None, additions: Iterable[Addition] = ()) -> str:
         """Take a snapshot of the tree as it is now and return its digest.
@@ -96,7 +109,7 @@ class Source:
         finally:
             if known is not None:
                 known.release()
-        return Reading(digest, used)
+        return Reading(digest, used, scope.watched)
 
     def _check(self, modules: Iterable[str], taken: Snapshot) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from gunicorn.config import Config
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import CoordinatorServer
 from genwsgi.deploy.source import Source
+from genwsgi.errors import GenwsgiError
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.server.logs import join_error_log
@@ -67,10 +69,9 @@ def main(options: dict[str, Any]) -> None:
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
     source = make_source(options, Store(directory.store))
     triggers: list[Trigger] = []
-    path = directory.committed().path
-    if path:
-        # What the server was started with was renewed by an order to import from elsewhere.
-        options["roots"] = source.scope(path).watched
+    with contextlib.suppress(GenwsgiError):  # the deploys will say what is wrong
+        # A deploy may have brought folders that the server was not started with.
+        options["roots"] = source.resume(directory.committed()).watched
 
     def moved(roots: Sequence[str]) -> None:
         for trigger in triggers:
@@ -85,6 +86,7 @@ def main(options: dict[str, Any]) -> None:
         log=log,
         master=int(sys.argv[1]),
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
+        watched=options["roots"],
         moved=moved,
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

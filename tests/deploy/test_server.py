@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +341,33 @@ def test_coordinator_that_dies_while_a_scope_grows(
     snapshot = host.source.store.open(host.directory.committed().digest)
     snapshot.release()
     assert "kit" in snapshot.tops
+
+
+def test_folder_that_joins_the_scope_is_watched(host: Host, tmp_path: Path) -> None:
+    """What triggers watch follows the committed release, and nothing that was only read."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "extra.py").write_text("")
+    moved: list[Sequence[str]] = []
+    host.start(watched=[str(host.tree)], moved=moved.append)
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    addition = Addition("", "the application puts it on sys.path", str(folder))
+    for end in (Failed, Ready):
+        worker.send(Failed(worker.expect(Prepare).release.number, "small", "", (addition,)))
+        worker.expect(Abort)
+        number = worker.expect(Prepare).release.number
+        assert moved == []
+        if end is Failed:
+            worker.send(Failed(number, "KeyError", ""))
+            worker.expect(Abort)
+            assert client.expect(OrderOutcome).outcome == "failed"
+            client = host.order("b")
+    worker.send(Ready(number, 0.1))
+    commit(worker)
+    assert client.expect(OrderOutcome).outcome == "committed"
+    assert moved == [(str(host.tree), str(folder))]
 
 
 def test_syntax_error_disturbs_no_worker(host: Host) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.source import Source
 from genwsgi.errors import OrderError, SnapshotError, SourceError, TargetError
 from genwsgi.isolation.scope import Addition, Scope, ScopeRules
@@ -191,3 +192,19 @@ def test_a_module_that_is_not_in_the_scope_is_refused(source: Source, name: str)
     """An order that names a module which is not there, or shared, is refused with its name."""
     with pytest.raises(OrderError, match=f"no module {name} in the scope"):
         source.read(source.take(), modules=["shop", name])
+
+
+def test_reading_says_what_to_watch(source: Source, tree: Path, tmp_path: Path) -> None:
+    """Folders that a reading has found are watched, and they still are after a restart."""
+    folder = tmp_path / "plugins"
+    write(folder, {"extra.py": ""})
+    small = source.read()
+    assert small.watched == (str(tree),)
+    addition = Addition("", "the application puts it on sys.path", str(folder))
+    large = source.read(small.digest, [addition])
+    assert large.watched == (str(tree), str(folder))
+    release = Release(2, large.digest, "ctl", "", 0.0)
+    again = Source(source.rules, source.store)
+    assert again.resume(release).watched == (str(tree), str(folder))
+    assert again.take(large.digest) == large.digest
+    assert not held(source, large.digest)
