@@ -181,8 +181,10 @@ class Janitor:
             if one.gone:
                 self._is_gone(one)
             else:
-                self._is_held(one)
                 left.append(one)
+                # At the end of everything nobody would do anything about it.
+                if not self._ended:
+                    self._is_held(one)
         self._left = left
         self._tell()
 

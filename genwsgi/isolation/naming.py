@@ -107,7 +107,9 @@ class _Holder:
         elif kind is dict:
             self._into_dict(before, parent, child)
         elif kind is list or kind is tuple or kind is deque:
-            self._into_list(parent, child)
+            # In the cache of a function, it is where among the arguments, which nobody asks.
+            if type(before) is not _lru_cache_wrapper:
+                self._into_list(parent, child)
         elif kind is set or kind is frozenset:
             self._begin(f"an item of {self.text()}")
         elif kind is _lru_cache_wrapper:

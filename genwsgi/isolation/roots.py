@@ -48,7 +48,6 @@ def roots_of_threads(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, o
         place = f"{name}, at {place_of(frame)}"
         yield place, _variables(frame)
         yield place, frame
-    yield from _greenlets()
 
 
 def thread_place(thread: threading.Thread, builtins: object = None) -> str:
@@ -56,7 +55,8 @@ def thread_place(thread: threading.Thread, builtins: object = None) -> str:
 
     :param builtins: a generation's; the innermost frame of its code is shown if there is one.
     """
-    frame = sys._current_frames().get(thread.ident or 0)
+    ident = thread.ident or 0
+    frame = sys._current_frames().get(ident) or _greenlets().get(ident)
     top = frame
     while frame is not None and frame.f_builtins is not builtins:
         frame = frame.f_back
@@ -68,11 +68,12 @@ def _frames(own: frozenset[int]) -> Iterator[tuple[str, FrameType]]:
     """Yield what every other thread runs, innermost first, with the thread's name in words."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     searching = threading.get_ident()
-    for ident, top in sys._current_frames().items():
+    running: dict[int, FrameType] = {**sys._current_frames(), **_greenlets()}
+    for ident, top in running.items():
         if ident == searching:
             continue
         thread = known.get(ident)
-        name = f"thread {thread.name!r}" if thread is not None else f"thread {ident}"
+        name = f"thread {thread.name!r}" if thread is not None else f"thread or greenlet {ident}"
         if ident in own:
             name += " (started by it)"
         frame: FrameType | None = top
@@ -99,21 +100,19 @@ def _variables(frame: FrameType) -> Variables:
     return found
 
 
-def _greenlets() -> Iterator[tuple[str, object]]:
+def _greenlets() -> dict[int, FrameType]:
+    """Return what each greenlet that waits is in, by what gevent takes for a thread's ident."""
     module = sys.modules.get("greenlet")
     kind = getattr(module, "greenlet", None)
     if kind is None:
-        return
+        return {}
+    found = {}
     for obj in gc.get_objects():
         if issubclass(type(obj), kind):
             frame = kind.gr_frame.__get__(obj)
-            if frame is None:
-                continue
-            name = f"a greenlet, at {place_of(frame)}"
-            while frame is not None:
-                yield name, _variables(frame)
-                yield name, frame
-                frame = frame.f_back
+            if frame is not None:
+                found[id(obj)] = frame
+    return found
 
 
 def name_holder(

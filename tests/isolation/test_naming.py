@@ -29,7 +29,7 @@ LIBRARY = """
         __slots__ = ("size",)
     class Thing: ...
     @functools.lru_cache
-    def load(key): return key
+    def load(number, key): return 1
     def keep(value):
         def inner(): return value
         return inner
@@ -86,7 +86,7 @@ class Old:
 
 
 def lru(lib: Any, models: Any) -> None:
-    lib.load(models.Page)
+    lib.load(1, models.Page)
 
 
 def in_dict(lib: Any, models: Any) -> None:
