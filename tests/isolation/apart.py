@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import shutil
+import weakref
 
 from genwsgi.generations.generation import Generation
+from tests.helpers import wait_until
 from tests.isolation.sources import Site, call
 
 TREE = {
@@ -59,4 +62,9 @@ def each_sees_itself(site: Site, code: str, **more: str) -> None:
         shutil.rmtree(site.root, ignore_errors=True)
     # Nobody's code means the current generation.
     assert importlib.import_module("shop.asking").ask() == "2"
+    # And nothing that was done keeps an ended generation alive.
+    old = weakref.ref(generations[0].modules)
+    generations.clear()
+    del generation
     site.pending.close()
+    wait_until(lambda: gc.collect() >= 0 and old() is None, what="generation 1 is collected")
