@@ -80,7 +80,6 @@ def settle_scope(
         while True:
             digest = source.take()
             if builds == ROUNDS:
-                log.warning("the scope grew in each of %d builds; deploys may find more", builds)
                 break
             builds += 1
             report = _probe(app, source, store, digest)
@@ -90,6 +89,9 @@ def settle_scope(
                 break
             for addition in report.additions:
                 log.info("%s", in_words(addition))
+    if report.additions:
+        lacked = "; ".join(map(in_words, report.additions))
+        report = Report(reason=f"build {builds} of the application still found that {lacked}")
     if not report.reason:
         seconds = time.monotonic() - started
         log.info("the scope is settled after %.2f s; builds that it took: %d", seconds, builds)
@@ -142,6 +144,8 @@ def _probe(app: GenwsgiApplication, source: Source, folder: str | None, digest: 
         )
     except ChildError as error:
         return Report(reason=f"the probe {error}")
+    except OSError as error:
+        return Report(reason=f"no probe can be started: {error}")
     except (ValueError, KeyError, TypeError) as error:
         return Report(reason=f"the report of the probe can't be understood: {error}")
 

@@ -126,18 +126,22 @@ def test_a_good_build_is_the_end_of_it(
 
 
 def test_a_scope_that_grows_for_ever_is_taken_as_it_is(
-    master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After so many probes the server starts with what they found."""
     endless = [Addition(f"package{number}", "it is one of many") for number in range(ROUNDS + 1)]
     needs(monkeypatch, *endless)
     app = master("")
     source = source_of(app)
-    digest, _ = settle_scope(app, source, LOG)
+    digest, report = settle_scope(app, source, LOG)
     snapshot = source.store.open(digest)
     snapshot.release()
     assert snapshot.additions == tuple(endless[:ROUNDS])
-    assert f"the scope grew in each of {ROUNDS} builds" in caplog.text
+    assert report.reason == (
+        f"build {ROUNDS} of the application still found that package{ROUNDS - 1} joins the scope: "
+        "it is one of many"
+    )
+    assert not report.met
 
 
 def test_a_probe_that_finds_the_same_again_is_the_last(
@@ -152,8 +156,22 @@ def test_a_probe_that_finds_the_same_again_is_the_last(
     app = master("")
     source = source_of(app)
     _, report = settle_scope(app, source, LOG)
-    assert report.additions == (KIT,)
+    assert report.reason.startswith("build 2 of the application still found that kit joins the")
     assert source.rules.additions == (KIT,)
+
+
+def test_a_system_that_can_not_fork(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No probe is no reason not to try and start the workers."""
+
+    def fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    app = master("")
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", fork)
+    _, report = settle_scope(app, source_of(app), LOG)
+    assert report.reason == ("no probe can be started: [Errno 11] Resource temporarily unavailable")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
