@@ -108,7 +108,7 @@ def test_cache_of_a_shared_library(tmp_path: Path, worker_class: str) -> None:
         put(root / "shop" / "__init__.py", LEAKING.format(version="v3"))
         server.wait_for_log(r"generation 2 is collected\n")
         assert len(re.findall(warning, server.log())) == 1
-        assert [one.number for one in old_ones(server)[0]] == [1]
+        wait_until(lambda: [one.number for one in old_ones(server)[0]] == [1], what="the status")
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
