@@ -128,7 +128,9 @@ def build_error(error: BaseException, what: str) -> BuildError:
     """Return what tells people how the application's code raised while ``what`` was built."""
     shown = traceback.TracebackException.from_exception(error)
     _drop_own_frames(shown, set())
-    reason = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    # The place of a syntax error comes before its name, indented; a long message goes on after it.
+    told = "".join(traceback.format_exception_only(error)).splitlines()
+    reason = next(line for line in told if not line.startswith(" "))
     return BuildError(what, reason, "".join(shown.format()).rstrip())
 
 

@@ -55,6 +55,11 @@ def test_whatever_the_application_raises(site: Site, raised: str) -> None:
     assert raised.split("(")[0] in failure(site, shop=f"raise {raised}\n").reason
 
 
+def test_reason_of_a_long_message(site: Site) -> None:
+    """The reason is the line that names the exception, however many lines its message has."""
+    assert failure(site, shop="raise ValueError('one\\ntwo\\n')\n").reason == "ValueError: one"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are of 3.11")
 def test_exception_group(site: Site) -> None:
     """Exceptions inside a group are shown without the machinery's frames as well."""
