@@ -63,9 +63,10 @@ class ScopeFinder:
 class ScopeFolderFinder:
     """The path entry finder of a folder of the scope: what is in it is what the snapshot has.
 
-    ``pkgutil.iter_modules`` asks it.  Modules are found by :class:`ScopeFinder`, so what anybody
-    finds here came to the disk after the snapshot was taken: it belongs to a later release.  A
-    top-level name is something else: the application has put a folder of its own on the path.
+    ``pkgutil.iter_modules`` asks it for names, and whoever walks a package so (``venusian``, for
+    Pyramid's ``scan()``) then for the spec of each.  Imports ask :class:`ScopeFinder` before it:
+    a top-level name that they still don't have means that the application has put a folder of its
+    own on the path.
     """
 
     def __init__(self, folder: str) -> None:
@@ -77,9 +78,10 @@ class ScopeFolderFinder:
         fullname: str,
         target: object = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        if "." in fullname and table_of_folder(self._folder) is not None:
-            return None
-        return self._on_disk.find_spec(fullname)
+        table = table_of_folder(self._folder) if "." in fullname else None
+        if table is None:
+            return self._on_disk.find_spec(fullname)
+        return find_in_snapshot(table, fullname, [self._folder]) if table.owns(fullname) else None
 
     def invalidate_caches(self) -> None:
         self._on_disk.invalidate_caches()

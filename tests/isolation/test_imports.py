@@ -112,6 +112,8 @@ WAYS = {
             assert "only1" in names or "only2" in names
             walked = [m.name for m in pkgutil.walk_packages(sys.modules["shop"].__path__, "shop.")]
             assert "shop.deep.er" in walked
+            for finder, name, _ in pkgutil.iter_modules(sys.modules["shop"].__path__, "shop."):
+                assert type(finder.find_spec(name).loader) is type(__loader__)
             return "1" if "only1" in names else "2"
     """,
     "inspect": """
