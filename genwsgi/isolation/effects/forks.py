@@ -1,13 +1,18 @@
-"""``os.register_at_fork``: nothing can be taken back, but what a generation wants goes with it.
+"""What a generation wants to happen around a fork, where nothing can be taken back.
 
-The process registers once, and asks the generations that are there when it forks.
+For ``os.register_at_fork`` the process registers once, and asks the generations that are there when
+it forks.  ``multiprocessing.util.register_after_fork`` keeps a callback for as long as the object
+that it is called with lives; as the callback's module mostly holds that object, it would be for
+ever.  There a stand-in is registered, which finds the callback while its generation is there.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from genwsgi.isolation.effects.base import Book, Patches, Record, acting, living
@@ -27,15 +32,33 @@ class Forks(Record):
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.callbacks: dict[str, list[Callable[[], object]]] = {when: [] for when in _WHEN}
+        self.of_objects: dict[AfterFork, Callable[[Any], object]] = {}
 
     def undo(self) -> None:
         """Forget it."""
         for callbacks in self.callbacks.values():
             callbacks.clear()
+        self.of_objects.clear()
 
     def report(self) -> list[str]:
         """How much there is."""
-        return counted({"fork callback": sum(len(one) for one in self.callbacks.values())})
+        own = sum(len(one) for one in self.callbacks.values())
+        return counted({"fork callback": own + len(self.of_objects)})
+
+
+class AfterFork:
+    """Stands in for a callback of ``forks`` in multiprocessing's own table."""
+
+    def __init__(self, forks: Forks) -> None:
+        self._forks = weakref.ref(forks)
+
+    def __call__(self, obj: Any) -> None:
+        """Call it in its generation, in the forked process; what it raises is multiprocessing's."""
+        forks = self._forks()
+        book = None if forks is None else forks.book()
+        generation = None if book is None else book.generation()
+        if forks is not None and generation is not None and self in forks.of_objects:
+            generation.run(forks.of_objects[self], obj)
 
 
 def _call(when: str) -> None:
@@ -77,9 +100,25 @@ def _register_for_generation(**callbacks: Any) -> None:
         forks.callbacks[when].append(callback)
 
 
+def _wrap_multiprocessing(util: ModuleType) -> None:
+    register = util.register_after_fork
+
+    def register_after_fork(obj: Any, func: Callable[[Any], object]) -> None:
+        forks = acting(Forks)
+        if forks is None:
+            register(obj, func)
+            return
+        stand_in = AfterFork(forks)
+        forks.of_objects[stand_in] = func
+        register(obj, stand_in)
+
+    _patches.put(util, "register_after_fork", register_after_fork)
+
+
 def install() -> None:
-    """Wrap ``os.register_at_fork``."""
+    """Wrap both."""
     _patches.put(os, "register_at_fork", _register_for_generation)
+    _patches.when_loaded("multiprocessing.util", _wrap_multiprocessing)
 
 
 def uninstall() -> None:

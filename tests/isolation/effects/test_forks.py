@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
+from multiprocessing import util
 
 import pytest
 
 from genwsgi.errors import BuildError
+from genwsgi.isolation.effects import effects_of
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import Site
@@ -58,3 +61,44 @@ def test_failed_build(told: list[str], site: Site) -> None:
     site.write(shop="import os\nos.register_at_fork(before=1)\n")
     with pytest.raises(BuildError, match="TypeError"):
         site.build()
+
+
+#: Calls what is to be called with an object in a forked process.
+run_after_forkers: Callable[[], None] = vars(util)["_run_after_forkers"]
+
+OF_OBJECTS = """
+    from multiprocessing import util
+    class Pool:
+        def after_fork(self):
+            said.append(VERSION)
+    pool = Pool()
+    util.register_after_fork(pool, Pool.after_fork)
+"""
+
+
+def test_callbacks_of_objects(site: Site) -> None:
+    """What is to be called with an object after a fork is, and does not hold its generation."""
+    first, second = site.two(shop=OF_OBJECTS)
+    run_after_forkers()
+    assert said == [1, 2]
+    pool = weakref.ref(first.modules.modules["shop"].pool)
+    site.pending.close()
+    wait_until(lambda: pool() is None, what="the first generation is collected")
+    said.clear()
+    run_after_forkers()
+    assert said == [2]
+    effects = effects_of(second)
+    assert effects is not None
+    assert "1 fork callback" in effects.report()
+
+
+def test_callbacks_of_objects_of_a_failed_build(site: Site) -> None:
+    """A failed build is called no more, though its object may live."""
+    site.write(shop=OF_OBJECTS + "    util.kept = pool\n    1 / 0\n")
+    try:
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+        run_after_forkers()
+        assert said == []
+    finally:
+        vars(util).pop("kept", None)

@@ -81,3 +81,31 @@ def test_collector_callbacks(site: Site) -> None:
         assert gc.callbacks == before
     finally:
         gc.callbacks[:] = before
+
+
+def test_hook_of_a_shared_library(site: Site) -> None:
+    """What a shared library put on a list when it was loaded stays: it is not loaded again."""
+    library = site.root / "site-packages" / "hooking_library.py"
+    library.parent.mkdir()
+    library.write_text(
+        "import sys\nclass Hook:\n    def find_spec(*_):\n        return None\n"
+        "sys.meta_path.append(Hook())\n"
+    )
+
+    def hooks() -> list[object]:
+        return [hook for hook in sys.meta_path if type(hook).__module__ == "hooking_library"]
+
+    sys.path.append(str(library.parent))
+    try:
+        site.write(shop="import hooking_library\n1 / 0\n")
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+        for number in range(3):
+            site.write(shop=f"import hooking_library  # {number}\n")
+            site.serve()
+        assert len(hooks()) == 1
+    finally:
+        sys.path.remove(str(library.parent))
+        sys.modules.pop("hooking_library", None)
+        for hook in hooks():
+            sys.meta_path.remove(hook)  # type: ignore[arg-type]
