@@ -49,9 +49,10 @@ class PinnedWork:
         """End: the version may go."""
         lease, pin, token = self._held.pop()
         pin.end()
-        # In another context than it began in, there is nothing to reset: the pin has ended.
-        with contextlib.suppress(ValueError):
-            pinned.reset(token)
+        # Not where another pin goes on, nor in another context than it began in: it has ended.
+        if pinned.get() is pin:
+            with contextlib.suppress(ValueError):
+                pinned.reset(token)
         self._switch.end(lease)
 
     def _lease(self) -> Lease:

@@ -178,8 +178,10 @@ class Versions:
     def swap(self, generation: Generation, digest: str, names: Iterable[str]) -> Version:
         """Make a version the current one and return the one it replaces."""
         replaced = self.current
-        self.current = Version(generation.number, digest, tuple(sorted(names)), time.time())
+        made = Version(generation.number, digest, tuple(sorted(names)), time.time())
         self._switch.swap(generation)
+        # Only now: whoever reads it and takes a pin then gets this one, or a later one.
+        self.current = made
         if self._store is not None:
             try:
                 self._store.sweep([digest])
