@@ -6,7 +6,7 @@ import importlib.machinery
 import importlib.util
 import os
 from collections.abc import Sequence
-from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,8 @@ def find_in_snapshot(
 ) -> ModuleSpec | None:
     """Return the spec of a module as the snapshot has it, or ``None``.
 
+    What a package's ``__path__`` has of folders that no snapshot is of, is looked for on the disk.
+
     :param path: the parent package's ``__path__``; ``None`` for a top-level name.
     """
     snapshot = table.snapshot
@@ -110,7 +112,14 @@ def find_in_snapshot(
     namespace: list[str] = []
     for entry in path:
         # Packages add to their ``__path__`` what is beside their parent, with "..".
-        base = os.path.join(os.path.abspath(entry), tail)
+        folder = os.path.abspath(entry)
+        if not snapshot.covers(folder):
+            found = PathFinder.find_spec(fullname, [entry])
+            if found is not None and found.loader is not None:
+                return _shared_if_compiled(found)
+            namespace.extend((found and found.submodule_search_locations) or ())
+            continue
+        base = os.path.join(folder, tail)
         if base in snapshot.folders:
             spec = _folder_spec(table, fullname, [base])
             if spec.loader is not None:
@@ -119,9 +128,8 @@ def find_in_snapshot(
             return _source_spec(table, fullname, base + ".py", None)
         for suffix in _EXTENSIONS:
             if base + suffix in snapshot.extensions:
-                loader = SharedExtensionLoader(fullname, base + suffix)
                 return importlib.util.spec_from_file_location(
-                    fullname, base + suffix, loader=loader
+                    fullname, base + suffix, loader=SharedExtensionLoader(fullname, base + suffix)
                 )
         if base in snapshot.folders:
             namespace.append(base)
@@ -138,6 +146,12 @@ def list_in_snapshot(snapshot: Snapshot, folder: str) -> list[tuple[str, bool]]:
         elif name == "__init__.py" and os.path.dirname(parent) == folder:
             found[os.path.basename(parent)] = True
     return sorted(found.items())
+
+
+def _shared_if_compiled(spec: ModuleSpec) -> ModuleSpec:
+    if isinstance(spec.loader, ExtensionFileLoader):
+        spec.loader = SharedExtensionLoader(spec.name, spec.loader.path)
+    return spec
 
 
 def _folder_spec(table: ModuleTable, fullname: str, folders: list[str]) -> ModuleSpec:

@@ -307,7 +307,8 @@ WAYS = {
                      in_timer(shared_thread), shared_thread(), in_thread(lambda: kept.run(look)),
                      in_thread(lambda: contextvars.Context().run(look)),
                      helping_library.pool.submit(look).result(),
-                     helping_library.pool.submit(lambda: in_thread(look)).result()}
+                     helping_library.pool.submit(lambda: in_thread(look)).result(),
+                     helping_library.pool.submit(shared_thread).result()}
             assert len(found) == 1, found
             return found.pop()
     """,

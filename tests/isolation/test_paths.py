@@ -68,6 +68,36 @@ def test_module_of_another_folder(
         assert "import shop.lazy" in inspect.getsource(module.ask)
 
 
+def test_order_of_the_folders(site: Site, tmp_path: Path) -> None:
+    """A folder that a package puts before its own is searched before it, and one behind after."""
+    for name in ("before", "behind"):
+        write(tmp_path / name, {"both.py": f"V = {name!r}\n", f"{name}_only/part.py": "V = 1\n"})
+    site.write(
+        shop=f"__path__ = [{str(tmp_path / 'before')!r}, *__path__]\nfrom shop.both import V\n"
+        "from shop.before_only.part import V as part\n",
+        shop__both="V = 'own'\n",
+        shop__two____init__=f"__path__.append({str(tmp_path / 'behind')!r})\n"
+        "from shop.two.both import V\nfrom shop.two.behind_only import part\n",
+        shop__two__both="V = 'own'\n",
+    )
+    first = site.serve()
+    assert first.modules.modules["shop"].V == "before"
+    assert first.run(first.modules.import_module, "shop.two").V == "own"
+
+
+def test_compiled_module_of_another_folder(site: Site, tmp_path: Path) -> None:
+    """A compiled module that a package finds in another folder is loaded once and shared."""
+    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
+    if source is None or not source.origin or not source.has_location:
+        pytest.skip("this Python has no compiled module as a file")
+    suffix = source.origin[source.origin.index(".", source.origin.rindex("/")) :]
+    shutil.copy(source.origin, tmp_path / (source.name + suffix))
+    first, second = site.two(
+        shop=f"__path__.append({str(tmp_path)!r})\nfrom shop import {source.name} as fast\n"
+    )
+    assert first.modules.modules["shop"].fast is second.modules.modules["shop"].fast
+
+
 def test_folder_beside_the_package(site: Site) -> None:
     """A folder of the application's that a package adds with ".." is read from the snapshot."""
     first, second = site.two(
