@@ -12,7 +12,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
 from genwsgi.isolation.effects import Effects, effects_of, forget_overloads, forget_types
-from genwsgi.isolation.growth import Growth, Verdict, look
+from genwsgi.isolation.growth import Growth, Verdict, blame, look
 from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Snapshot
@@ -74,6 +74,8 @@ def build(
         failure = error.with_traceback(None)
     except BaseException as error:  # noqa: BLE001 -- SystemExit at import is its mistake as well
         failure = _failure_of(error, target)
+        if isinstance(failure, BuildError):
+            failure, missing = _blame(failure, growth, error, grow=grow)
     else:
         table.on_loaded = None
         effects.built()
@@ -132,6 +134,23 @@ def build_error(error: BaseException, what: str) -> BuildError:
     told = "".join(traceback.format_exception_only(error)).splitlines()
     reason = next(line for line in told if not line.startswith(" "))
     return BuildError(what, reason, "".join(shown.format()).rstrip())
+
+
+def _blame(
+    failure: BuildError, growth: Growth, error: BaseException, *, grow: bool
+) -> tuple[GenwsgiError, tuple[Addition, ...]]:
+    """See whether a larger scope would have helped a build that failed."""
+    findings = blame(growth, error)
+    if findings.additions and grow:
+        return (
+            ScopeError(failure.target, findings.additions, failure.traceback),
+            findings.additions,
+        )
+    if findings.stays:
+        names = "; ".join(f"{item.name} {item.reason}" for item in findings.stays)
+        reason = f"{failure.reason} -- {names}: restart to serve this code"
+        return BuildError(failure.target, reason, failure.traceback), ()
+    return failure, ()
 
 
 def _drop_own_frames(shown: traceback.TracebackException | None, seen: set[int]) -> None:

@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genwsgi.isolation import lookup, recording
 from genwsgi.isolation.audit import audit
 from genwsgi.isolation.closure import Closure, close, reachable
+from genwsgi.isolation.duplicates import is_duplicate, told, tops_below
 from genwsgi.isolation.known import registries
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.packages import Kind, Nature, nature, shared_modules
@@ -84,12 +85,7 @@ class Growth:
         :param explain: whether to give a verdict about every package.
         """
         table, snapshot = self._table, self._table.snapshot
-        recording.ask(recording.loaded_unseen())
-        edges = recording.edges()
-        modules = shared_modules()
-        # What only the host program uses is none of the application's business.
-        used = (reachable(table.names, edges) & modules.keys()) | (modules.keys() - self._before)
-        used -= table.names
+        edges, modules, used = self._uses()
         folders = self._own_folders({name: modules[name] for name in used})
         used -= {name for names in folders.values() for name in names}
         reasons = {name: f"keeps {what}" for name, what in registries().items() if name in used}
@@ -98,25 +94,40 @@ class Growth:
         left = sorted(used - found.joins.keys())
         reasons.update(audit({name: modules[name] for name in left}, list(lookup.living)))
         found = close(table.names, edges, reasons, self._may_join)
-        tried = {item.name for item in snapshot.additions}
-        additions = [
-            Addition(name, why)
-            for name, why in found.joins.items()
-            if name in used and name not in tried
-        ]
         known = {item.folder for item in snapshot.additions}
-        additions += [
+        apart = tuple(
             Addition("", "the application puts it on sys.path", folder)
             for folder in folders
             if folder not in known
-        ]
-        stays = tuple(
-            Addition(name, f"{why}, but {self._because(name)}")
-            for name, why in found.stays.items()
-            if name in used
         )
-        verdicts = self._explain(used, found) if explain else ()
-        return Findings(tuple(additions), stays, verdicts)
+        findings = self._findings(found, used)
+        return replace(
+            findings,
+            additions=findings.additions + apart,
+            verdicts=self._explain(used, found) if explain else (),
+        )
+
+    def blame(self, error: BaseException) -> Findings:
+        """Find out which packages to import afresh because of a duplicate registration.
+
+        Nothing is found if ``error`` says no such thing, or there is no earlier generation.
+
+        :param error: how the build failed.
+        """
+        table = self._table
+        if table.generation.number == 1 or not is_duplicate(error):
+            return Findings()
+        edges, modules, used = self._uses()
+        why = f"keeps what an earlier generation registered: {told(error)}"
+        near = [name for name in tops_below(error, table.names) if name in used]
+        reasons = dict.fromkeys(near, why)
+        if not any(self._may_join(name) for name in near):
+            # It can't be imported afresh itself: but what keeps its objects may be.
+            reasons.update((one, why) for one, other in edges if other in near and one in used)
+        left = {name: modules[name] for name in sorted(used)}
+        for name, what in audit(left, list(lookup.living)).items():
+            reasons.setdefault(name, what)
+        return self._findings(close(table.names, edges, reasons, self._may_join), used)
 
     def forget(self, additions: Collection[Addition]) -> None:
         """Unload the shared copies of packages that only this build has loaded.
@@ -132,6 +143,32 @@ class Growth:
             for name, module in real.copy().items():
                 if type(module) is not ModuleProxy and name.partition(".")[0] in tops:
                     del real[name]
+
+    def _uses(self) -> tuple[recording.Edges, dict[str, list[str]], set[str]]:
+        """Return who imports whom, the shared modules by package, and which packages are used."""
+        recording.ask(recording.loaded_unseen())
+        edges = recording.edges()
+        modules = shared_modules()
+        # What only the host program uses is none of the application's business.
+        used = (reachable(self._table.names, edges) & modules.keys()) | (
+            modules.keys() - self._before
+        )
+        return edges, modules, used - self._table.names
+
+    def _findings(self, found: Closure, used: Collection[str]) -> Findings:
+        tried = {item.name for item in self._table.snapshot.additions}
+        return Findings(
+            tuple(
+                Addition(name, why)
+                for name, why in found.joins.items()
+                if name in used and name not in tried
+            ),
+            tuple(
+                Addition(name, f"{why}, but {self._because(name)}")
+                for name, why in found.stays.items()
+                if name in used
+            ),
+        )
 
     def _may_join(self, name: str) -> bool:
         return name not in self._table.snapshot.share and nature(name).kind is Kind.PURE
@@ -216,6 +253,15 @@ def look(growth: Growth, generation: str, *, grow: bool, explain: bool = False) 
             _told.add((item.name, item.folder))
             log.info("%s %s", item.name, item.reason)
     return findings
+
+
+def blame(growth: Growth, error: BaseException) -> Findings:
+    """Look at a build that failed; see :meth:`Growth.blame`."""
+    try:
+        return growth.blame(error)
+    except Exception:
+        log.exception("it can't be looked into why a build failed")
+        return Findings()
 
 
 def _tops(modules: Collection[str]) -> set[str]:
