@@ -21,6 +21,7 @@ from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.status import GenerationStatus
+from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import BackgroundBuild, LiveApplication
@@ -169,6 +170,21 @@ class GenerationalApp:
         else:
             log.info("deploy by %s: %s", trigger, f"{outcome}, {reason}" if reason else outcome)
         return result
+
+    def explain(self) -> list[Verdict]:
+        """Say of each package that the application uses whether it is in the scope, and why.
+
+        For that the release is built once more, and discarded.  Any thread, but not a request.
+
+        :raises GenwsgiError: it can't be built any more, or the application is closed.
+        """
+        verdicts: list[Verdict] = []
+        with self._deploying:
+            if self._closed:
+                raise GenwsgiError("the application is closed; make another one to ask")
+            built = self._live.build(self._digest, "explained", grow=False, verdicts=verdicts)
+            self._live.discard(built)
+        return verdicts
 
     def close(self) -> None:
         """Stop watching, drop all generations and remove the snapshots.  Any thread, any often."""

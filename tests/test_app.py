@@ -26,7 +26,7 @@ import webtest.lint
 import genwsgi
 from genwsgi.app import GenerationalApp
 from genwsgi.deploy.protocol import Outcome
-from genwsgi.errors import BuildError, TargetError
+from genwsgi.errors import BuildError, GenwsgiError, TargetError
 from genwsgi.live import BackgroundBuild
 from tests.helpers import wait_until
 
@@ -122,6 +122,49 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             return stack.enter_context(GenerationalApp(target, **options))
 
         yield make
+
+
+# -- the scope -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that packages of others are installed in."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in ("webparts", "webregistry"):
+        sys.modules.pop(name, None)
+
+
+def test_the_scope_grows_by_itself(
+    make: Make, tmp_path: Path, installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What belongs in the scope joins it at the start and in a deploy, and the log says why."""
+    caplog.set_level("INFO", logger="genwsgi")
+    (installed / "webparts.py").write_text("import webapp\n")
+    (installed / "webregistry.py").write_text("listed = []\n")
+    put(tmp_path, "v1", CODE + "import webparts\n")
+    app = make()
+    assert "webparts joins the scope: imports webapp (webparts: import webapp)" in caplog.text
+    more = "import webregistry\nwebregistry.listed.append(app)\n"
+    put(tmp_path, "v2", CODE + "import webparts\n" + more)
+    assert app.deploy().outcome == Outcome.COMMITTED
+    assert "webregistry joins the scope: holds webapp.app (webregistry.listed)" in caplog.text
+    assert call(app) == "v2"
+    assert [(v.name, v.inside) for v in app.explain()] == [
+        ("webapp", True),
+        ("webparts", True),
+        ("webregistry", True),
+    ]
+    number = app.generation
+    put(tmp_path, "v3", CODE)
+    assert app.deploy().outcome == Outcome.COMMITTED
+    assert app.generation == (number or 0) + 2, "one was built to explain, one to serve"
+    app.close()
+    with pytest.raises(GenwsgiError, match="closed"):
+        app.explain()
 
 
 # -- deploys ---------------------------------------------------------------------------------------

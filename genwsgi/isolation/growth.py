@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from genwsgi.isolation import lookup, recording
@@ -19,7 +18,7 @@ from genwsgi.isolation.closure import Closure, close, reachable
 from genwsgi.isolation.duplicates import is_duplicate, told, tops_below
 from genwsgi.isolation.known import registries
 from genwsgi.isolation.modules import ModuleTable
-from genwsgi.isolation.packages import Kind, Nature, nature, shared_modules
+from genwsgi.isolation.packages import Kind, nature, places, shared_modules
 from genwsgi.isolation.scope import Addition, is_installed
 from genwsgi.isolation.view import ModuleProxy, real
 
@@ -66,18 +65,17 @@ class Growth:
         self._table = table
         self._before: frozenset[str] = frozenset()
         self._path: tuple[str, ...] = ()
-        self._stack = ExitStack()
 
     def __enter__(self) -> Growth:
         self._before = frozenset(_tops(real.copy()))
         self._path = tuple(sys.path)
-        self._stack.enter_context(recording.recording())
+        recording.begin(self)
         self._table.on_import = recording.note
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._table.on_import = None
-        self._stack.close()
+        recording.end(self)
 
     def look(self, *, explain: bool = False) -> Findings:
         """Find out what is missing.  Takes some time, in which it lets other threads run.
@@ -193,7 +191,7 @@ class Growth:
             folder = os.path.realpath(entry)
             if entry in self._path or folder in roots or not os.path.isdir(folder):
                 continue
-            names = {name for name in modules if _is_from(nature(name), folder)}
+            names = {name for name in modules if _is_from(name, folder)}
             root = next((root for root in roots if _below(folder, root)), None)
             if is_installed(folder) or not (names or (root is not None and _has_modules(folder))):
                 continue
@@ -204,7 +202,7 @@ class Growth:
         return found
 
     def _loaded_from(self, folder: str) -> set[str]:
-        return {name for name in shared_modules() if _is_from(nature(name), folder)}
+        return {name for name in shared_modules() if _is_from(name, folder)}
 
     def _explain(self, used: Collection[str], found: Closure) -> tuple[Verdict, ...]:
         snapshot = self._table.snapshot
@@ -268,8 +266,8 @@ def _tops(modules: Collection[str]) -> set[str]:
     return {name.partition(".")[0] for name in modules}
 
 
-def _is_from(found: Nature, folder: str) -> bool:
-    return any(os.path.realpath(os.path.dirname(place)) == folder for place in found.folders)
+def _is_from(name: str, folder: str) -> bool:
+    return any(os.path.realpath(os.path.dirname(place)) == folder for place in places(name))
 
 
 def _has_modules(folder: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.machinery
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import ModuleSpec
@@ -29,15 +28,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Nature:
-    """What a package is made of, and where it was found.
+    """What a package is made of.
 
     :ivar detail: for a compiled one, a file of its that shows it.
-    :ivar folders: the folders that its modules lie in; for a single module, its file.
     """
 
     kind: Kind
     detail: str = ""
-    folders: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind.value}: {self.detail}" if self.detail else self.kind.value
@@ -56,10 +53,10 @@ def nature(name: str) -> Nature:
         return Nature(Kind.STANDARD)
     if name in ALWAYS_SHARED:
         return Nature(Kind.SERVER)
-    places = tuple(_places(name))
-    known = _natures.get((name, places))
+    found = places(name)
+    known = _natures.get((name, found))
     if known is None:
-        known = _natures[name, places] = _look(places)
+        known = _natures[name, found] = _look(found)
     return known
 
 
@@ -78,28 +75,29 @@ def shared_modules() -> dict[str, list[str]]:
     return found
 
 
-def _places(name: str) -> Iterable[str]:
+def places(name: str) -> tuple[str, ...]:
+    """Return the folders of the loaded top-level package ``name``, or a single module's file."""
     names = names_of(real.get(name)) or {}
     spec = names.get("__spec__")
     if type(spec) is ModuleSpec:
         if spec.submodule_search_locations is not None:
-            return [str(place) for place in spec.submodule_search_locations]
-        return [spec.origin] if spec.origin else []
+            return tuple(str(place) for place in spec.submodule_search_locations)
+        return (spec.origin,) if spec.origin else ()
     file = names.get("__file__")
-    return [file] if type(file) is str else []
+    return (file,) if type(file) is str else ()
 
 
-def _look(places: tuple[str, ...]) -> Nature:
+def _look(found: tuple[str, ...]) -> Nature:
     sources = False
-    for place in places:
+    for place in found:
         if place.endswith(_EXTENSIONS):
-            return Nature(Kind.COMPILED, os.path.basename(place), places)
+            return Nature(Kind.COMPILED, os.path.basename(place))
         sources = sources or place.endswith(".py")
         for folder, folders, files in os.walk(place):
             for file in files:
                 if file.endswith(_EXTENSIONS):
                     shown = os.path.relpath(os.path.join(folder, file), os.path.dirname(place))
-                    return Nature(Kind.COMPILED, shown, places)
+                    return Nature(Kind.COMPILED, shown)
                 sources = sources or file.endswith(".py")
             folders[:] = [name for name in folders if name not in NOT_SOURCE]
-    return Nature(Kind.PURE if sources else Kind.OTHER, "", places)
+    return Nature(Kind.PURE if sources else Kind.OTHER)

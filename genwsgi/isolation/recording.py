@@ -17,8 +17,8 @@ from __future__ import annotations
 import builtins
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -30,7 +30,8 @@ Edges = Mapping[tuple[str, str], str]
 
 _edges: dict[tuple[str, str], str] = {}
 _lock = threading.Lock()
-_builds = 0
+#: What recording goes on for.  Held weakly: a build may be given up in the very moment it begins.
+_owners: weakref.WeakSet[object] = weakref.WeakSet()
 #: Names of modules that were loaded under the eyes of the recorder, or asked what they hold.
 _known: set[str] = set()
 #: Whether somebody has put an ``__import__`` of his own over ours, which then stays below it.
@@ -40,32 +41,33 @@ _original: Any = builtins.__import__
 
 def note(importer: object, name: str) -> None:
     """Write down that the module called ``importer`` imports ``name``, an absolute name."""
-    if type(importer) is not str or not _builds:
+    if type(importer) is not str:
         return
     edge = importer.partition(".")[0], name.partition(".")[0]
     if edge not in _edges and edge[0] != edge[1] and edge[1] not in sys.stdlib_module_names:
         _edges[edge] = f"{importer}: import {name}"
 
 
-@contextmanager
-def recording() -> Iterator[None]:
-    """Record while the block runs.  Any thread; blocks may overlap."""
-    global _builds, _original, _covered
+def begin(owner: object) -> None:
+    """Record, for one build among others.  Any thread; balanced by :func:`end`."""
+    global _original, _covered
     with _lock:
-        _builds += 1
-        if _builds == 1 and not _covered:
+        _owners.add(owner)
+        if builtins.__import__ is not _recorded_import and not _covered:
             _original = builtins.__import__
             builtins.__import__ = _recorded_import
-    try:
-        yield
-    finally:
-        with _lock:
-            _builds -= 1
-            if not _builds:
-                _covered = builtins.__import__ is not _recorded_import
-                if not _covered:
-                    builtins.__import__ = _original
-                _known.update(real)
+
+
+def end(owner: object) -> None:
+    """End what :func:`begin` began; what was loaded meanwhile has been seen."""
+    global _covered
+    with _lock:
+        _owners.discard(owner)
+        if not _owners:
+            _covered = builtins.__import__ is not _recorded_import
+            if not _covered:
+                builtins.__import__ = _original
+        _known.update(real)
 
 
 def loaded_unseen() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import codecs
 import copyreg
 import functools
@@ -67,6 +68,7 @@ def process() -> dict[str, Any]:
         "meta_path": list(sys.meta_path),
         "path_hooks": list(sys.path_hooks),
         "find_and_load": imports.bootstrap._find_and_load,
+        "import": builtins.__import__,
         "lines": [linecache.lazycache, linecache.getlines, linecache.updatecache],
         "findsource": inspect.findsource,
         "extract": getattr(traceback.StackSummary, sources._EXTRACT).__func__,
