@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,13 +35,22 @@ MISSING = (
 BOOT = 90.0
 
 
+#: Where ports are looked for: below those that the kernel gives to connections, of which there are
+#: thousands while tests run, so that none of these is taken before the node listens on it.
+PORTS = range(20_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
     """Return ``count`` ports of 127.0.0.1 that nothing listens on."""
     with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+        found: list[int] = []
+        while len(found) < count:
+            one = stack.enter_context(socket.socket())
+            port = random.choice(PORTS)
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+        return found
 
 
 class Broker:
