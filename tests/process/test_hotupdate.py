@@ -1,0 +1,225 @@
+"""The crawler of docs/hotupdate.md runs at full speed through 50 updates by message."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from tests.helpers import wait_until
+from tests.rabbitmq import Broker
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "hotupdate.md"
+
+UPDATES = 50
+THREADS = 8
+
+
+def files() -> dict[str, str]:
+    """Return the files that the document shows."""
+    pattern = r"^```python (\S+)\n(.*?)^```$"
+    return dict(re.findall(pattern, DOCUMENT.read_text(), re.DOTALL | re.MULTILINE))
+
+
+class Site(ThreadingHTTPServer):
+    """Serves pages that each lead to a next one, until it is told to end.
+
+    :ivar served: the paths of the pages that were asked for.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Page)
+        self.served: list[str] = []
+        self.ending = False
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Page(BaseHTTPRequestHandler):
+    """One page."""
+
+    server: Site
+
+    def do_GET(self) -> None:
+        """Answer with a title and a link."""
+        number = int(self.path.rpartition("/")[2])
+        self.server.served.append(self.path)
+        following = f"{self.server.url}/page/{number + THREADS}"
+        link = "" if self.server.ending else f'<a rel="next" href="{following}">'
+        body = f"<h1>Page {number}</h1>{link}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A site that is up."""
+    with Site() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10)
+
+
+class Crawler:
+    """The program of the document, in a process.
+
+    :ivar release: the folder that a version's code is in.
+    """
+
+    def __init__(self, folder: Path, site: Site, **settings: str) -> None:
+        self.folder = folder
+        self.output, self.log = folder / "items", folder / "log"
+        self.write(1)
+        for name, text in {**files(), **settings}.items():
+            if not name.startswith("crawler/"):
+                if name == "main.py":
+                    text = prepared(text)
+                (self.release(1) / name).write_text(text)
+        with open(self.output, "wb") as output, open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", "main.py", site.url],
+                cwd=self.release(1),
+                stdout=output,
+                stderr=log,
+            )
+
+    def release(self, number: int) -> Path:
+        """The folder of one release."""
+        return self.folder / "releases" / str(number)
+
+    def write(self, number: int) -> None:
+        """Write a release: two modules that say which one they are of."""
+        package = self.release(number) / "crawler"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text("")
+        for name, text in files().items():
+            if name.startswith("crawler/"):
+                text = text.replace("VERSION = 1", f"VERSION = {number}")
+                (self.release(number) / name).write_text(text)
+
+    def items(self) -> list[dict[str, Any]]:
+        """The items it has made until now."""
+        whole = self.output.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def alive(self) -> bool:
+        """Whether it runs; if not, the test ends with what it said."""
+        if self.process.poll() is not None:
+            pytest.fail(f"the crawler has ended:\n{self.log.read_text()}")
+        return True
+
+    def end(self, site: Site) -> None:
+        """Let it come to its end."""
+        site.ending = True
+        assert self.process.wait(30) == 0, self.log.read_text()
+
+
+def prepared(main: str) -> str:
+    """Have the program say which version was current when an item began, and wait to be ready."""
+    pin = "        with hotupdate.pin() as version:\n"
+    assert pin in main
+    main = main.replace(pin, f"        began = hotupdate.status().version.number\n{pin}")
+    main = main.replace('"version": version', '"version": version, "began": began')
+    return f"import logging\nlogging.basicConfig(level=logging.INFO)\n{main}"
+
+
+@contextmanager
+def crawling(folder: Path, site: Site, **settings: str) -> Iterator[Crawler]:
+    """The crawler, at work; whatever happens, it ends."""
+    crawler = Crawler(folder, site, **settings)
+    try:
+        wait_until(lambda: crawler.alive() and crawler.items(), 30, "the first item")
+        yield crawler
+    finally:
+        crawler.process.kill()
+        crawler.process.wait(10)
+
+
+def check(crawler: Crawler, site: Site, last: int) -> None:
+    """No item is lost, mixed, or older than when it began; all versions were used."""
+    items = crawler.items()
+    urls = [item["url"].removeprefix(site.url) for item in items]
+    assert sorted(urls) == sorted(site.served), "lost"
+    assert len(set(urls)) == len(urls)
+    mixed = [item for item in items if item["made_by"] != [item["version"]] * 2]
+    assert mixed == []
+    older = [item for item in items if item["version"] < item["began"]]
+    assert older == []
+    wrong = [item for item in items if item["title"] != f"Page {item['url'].rpartition('/')[2]}"]
+    assert wrong == []
+    assert {item["version"] for item in items} == set(range(1, last + 1))
+
+
+def test_fifty_updates_by_message(tmp_path: Path, site: Site, broker: Broker) -> None:
+    """The publisher's own bytes, sent with bare pika, update a crawler at full speed."""
+    mq = files()["settings.py"].replace("5672", str(broker.port))
+    exchange = f"hotupdate-{uuid.uuid4().hex}"
+    # The exchange is the test's own, since the broker is shared; the rest is settings.MQ's.
+    settings = {"settings.py": mq, "main.py": files()["main.py"]}
+    settings["main.py"] = settings["main.py"].replace(
+        "auto_reload_module()", f"auto_reload_module(exchange={exchange!r})"
+    )
+    with crawling(tmp_path, site, **settings) as crawler, broker.connect() as connection:
+        channel = connection.channel()
+        answers = channel.queue_declare("", exclusive=True).method.queue
+        connected = f"orders are heard from .*, exchange {exchange}"
+        wait_until(lambda: re.search(connected, crawler.log.read_text()), 30, "the listener")
+        for number in range(2, UPDATES + 2):
+            crawler.write(number)
+            body = (
+                b'{"model_path": "crawler.fields", "is_append_path": true, "physical_path": "%s"}'
+                % bytes(crawler.release(number))
+            )
+            made = len(crawler.items())
+            publish(channel, exchange, answers, number, body)
+            answer = receive(connection, channel, answers, number, crawler)
+            assert (answer["outcome"], answer["generation"]) == ("committed", number), answer
+            wait_until(lambda: len(crawler.items()) >= made + THREADS, 30, "items")  # noqa: B023
+        crawler.end(site)
+    check(crawler, site, UPDATES + 1)
+
+
+def publish(channel: Any, exchange: str, answers: str, number: int, body: bytes) -> None:
+    """Send an order as any publisher does."""
+    asked = pika.BasicProperties(reply_to=answers, correlation_id=str(number))
+    channel.basic_publish(exchange, "", body, asked)
+
+
+def receive(
+    connection: Any, channel: Any, answers: str, number: int, crawler: Crawler
+) -> dict[str, Any]:
+    """Wait for the crawler's answer."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and crawler.alive():
+        _, properties, body = channel.basic_get(answers, auto_ack=True)
+        # A host that has just connected may find the latest order twice, and answer twice.
+        if body is not None and properties.correlation_id == str(number):
+            answer: dict[str, Any] = json.loads(body)
+            return answer
+        connection.process_data_events(0.01)
+    pytest.fail(f"no answer:\n{crawler.log.read_text()}")
