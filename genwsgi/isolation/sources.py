@@ -4,7 +4,7 @@
 the name of the file alone, which every generation's modules have in common.  While installed, lines
 of a file that a generation has in its snapshot come from there.  Whose file is meant is told by, in
 this order, the frame or object whose lines are being looked up, the globals that linecache is
-given, and :func:`~genwsgi.isolation.asking.asking`.
+given, and who asks.
 
 The printer that is written in C (up to 3.12, for what reaches ``sys.excepthook`` or
 ``threading.excepthook``) asks nobody and reads the disk.
@@ -27,7 +27,8 @@ from types import FrameType, FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
 from genwsgi.errors import SnapshotError
-from genwsgi.isolation.asking import asking, table_of
+from genwsgi.isolation import lookup
+from genwsgi.isolation.asking import table_of
 from genwsgi.isolation.modules import ModuleTable
 
 #: How many files' lines are kept.
@@ -78,13 +79,11 @@ def _meaning(names: Mapping[str, Any] | None) -> Iterator[None]:
 
 def _of_generation(filename: str, names: Mapping[str, Any] | None) -> list[str] | None:
     """Return the lines of a file as the generation that is meant has it; ``None``: it hasn't."""
-    table = _looking.table or _table_of_globals(names)
-    if table is None:
-        generation = asking()
-        table = None if generation is None else generation.modules
-    if not isinstance(table, ModuleTable):
-        return None
-    if filename not in table.snapshot.files:
+    meant = _looking.table or _table_of_globals(names)
+    for table in lookup.tables() if meant is None else [meant]:
+        if isinstance(table, ModuleTable) and filename in table.snapshot.files:
+            break
+    else:
         return _of_loader(filename, names if _looking.names is None else _looking.names)
     key = table.snapshot.files[filename]
     found = _lines.get(key)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from genwsgi.generations.generation import active
+from genwsgi.isolation import view
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.modules import EndedTable
 from tests.helpers import wait_until
@@ -147,6 +148,7 @@ def test_what_an_ended_generation_answers(site: Site) -> None:
     wait_until(lambda: first.modules.closed, what="the first generation is torn down")
     assert ask() == (False, False, False)
     assert "shop.new" not in sys.modules
+    assert "shop.new" not in view.real
     assert isinstance(first.modules, EndedTable)
     assert repr(first.modules) == "<EndedTable: generation 1 is retired>"
 

@@ -115,6 +115,32 @@ def test_folder_beside_the_package(site: Site) -> None:
     assert [call(g, "shop", "ask") for g in (first, second)] == [1, 2]
 
 
+def test_listing_of_a_folder_outside(site: Site, tmp_path: Path) -> None:
+    """A folder that is reached through the package's, but is no part of it, is the disk's."""
+    write(tmp_path / "outside", {"found.py": ""})
+    site.write(
+        shop="""
+        import os, pkgutil
+        def ask():
+            folder = os.path.join(__path__[0], "..", "..", "outside")
+            return [module.name for module in pkgutil.iter_modules([folder])]
+        """
+    )
+    assert call(site.serve(), "shop", "ask") == ["found"]
+
+
+def test_module_that_others_load_by_hand(site: Site) -> None:
+    """A module of the scope that nobody's code loads by hand is the current generation's."""
+    _, second = site.two(shop="", shop__lazy="V = VERSION\n")
+    spec = importlib.util.find_spec("shop.lazy")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert vars(module)["__builtins__"] is second.modules.builtins
+    assert module.V == 2
+
+
 def test_later_file_beside_the_package(site: Site) -> None:
     """What came into such a folder after the snapshot is not there."""
     site.write(

@@ -169,11 +169,9 @@ def test_source_of_another_generation(site: Site) -> None:
 
 def test_stack_from_here(site: Site) -> None:
     """``walk_stack(None)`` begins where it is called, as it does without genwsgi."""
-    before = traceback.StackSummary.extract(traceback.walk_stack(None))
-    site.write(shop="")
-    site.serve()
-    after = traceback.StackSummary.extract(traceback.walk_stack(None))
-    assert [frame.name for frame in after] == [frame.name for frame in before]
+    found = traceback.StackSummary.extract(traceback.walk_stack(None))
+    assert found[0].name == test_stack_from_here.__name__
+    assert traceback.extract_stack()[-1].name == test_stack_from_here.__name__
 
 
 def test_lines_hold_no_generation(site: Site) -> None:
@@ -218,6 +216,20 @@ def test_lines_are_not_kept_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch
         module = first.run(first.modules.import_module, f"shop.m{n}")
         assert f"return {n}" in inspect.getsource(module.f)
     assert len(sources._lines) == len(sources._order) == 2
+
+
+def test_what_is_cached_of_the_disk(site: Site) -> None:
+    """Lines that linecache has kept of the disk are no generation's."""
+    old, new = old_and_new(site)
+    path = str(site.root / "shop/__init__.py")
+    linecache.cache[path] = (1, None, ["# the disk\n"] * 100, path)
+    try:
+        assert shows(old.line(), "one", "two")
+        # Nobody's code means the current generation.
+        first = inspect.getsourcelines(new.fail)[1]
+        assert shows(linecache.getline(path, first + 3), "two", "one")
+    finally:
+        del linecache.cache[path]
 
 
 def test_other_lines(site: Site) -> None:
