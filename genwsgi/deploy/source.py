@@ -97,8 +97,12 @@ class Source:
         try:
             if known is not None:
                 self.grow(known.additions)
-            scope = find_scope(_first(_grown(self.rules, additions), path))
+            rules = _grown(self.rules, additions)
+            scope = find_scope(_first(rules, path))
             used = tuple(folder for folder in path if _holds(folder, scope))
+            if used != tuple(path):
+                # What the snapshot says of itself must not depend on folders that gave nothing.
+                scope = find_scope(_first(rules, used))
             if asked and asked not in used:
                 raise OrderError(
                     f"{asked} holds no package or module of this application: name the folder that "

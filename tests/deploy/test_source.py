@@ -174,7 +174,9 @@ def test_a_folder_that_gives_nothing_any_more_is_left_out(
     newest = tmp_path / "newest"
     write(newest, {"tools.py": "V = 3\n", "shop/__init__.py": ""})
     path = [str(newest), str(newer), str(tmp_path / "gone")]
-    assert source.read(source.take(), path=path).path == (str(newest),)
+    reading = source.read(source.take(), path=path)
+    assert reading.path == (str(newest),)
+    assert source.read(reading.digest, path=reading.path) == reading
 
 
 def test_a_folder_without_code_of_the_application_is_refused(

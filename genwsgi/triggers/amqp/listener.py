@@ -131,7 +131,7 @@ class Listener:
                     attempt = 0
                     self._listen()
             except (AMQPError, OSError) as error:
-                self._note(_why(error))
+                self._note(why(error))
             except Exception as error:  # noqa: BLE001 (logged)
                 self._log.exception("the listener for orders stumbled; it connects again")
                 self._note(repr(error))
@@ -184,30 +184,28 @@ class Listener:
         self._log.info(
             "orders are heard from %s, exchange %s", self._settings.shown, self._settings.exchange
         )
-        self._look_at_latest()
+        looks = LOOKS
         while not self._stopping.is_set():
             self._run_calls()
             if not channel.is_open or not channel.consumer_tags:
                 # The queue or the channel was taken away, which pika tells nobody who only waits.
                 raise AMQPConnectionError("the broker has ended the subscription")
-            connection.process_data_events(time_limit=GLANCE)
+            # An order that is not there may be in the hands of another host, which nobody can tell.
+            looks = 0 if looks and self._look_at_latest() else max(0, looks - 1)
+            self._flush()
+            connection.process_data_events(time_limit=BETWEEN_LOOKS if looks else GLANCE)
             self._flush()
 
     def _declare(self) -> None:
         """See to it that the exchanges and the queue for latecomers are there, as they are."""
         settings = self._settings
         for exchange in (settings.exchange, settings.control):
-            try:
-                with self._scratch() as channel:
-                    channel.exchange_declare(exchange, "fanout", passive=True)
-            except ChannelClosedByBroker:
-                with self._scratch() as channel:
-                    channel.exchange_declare(exchange, "fanout", durable=True)
+            declare_exchange(self._connection, exchange)
         try:
             with self._scratch() as channel:
                 declare_latest(channel, settings)
         except ChannelClosedByBroker as error:
-            self._log.warning("no order is kept for latecomers: %s", _why(error))
+            self._log.warning("no order is kept for latecomers: %s", why(error))
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Any]:
@@ -219,25 +217,25 @@ class Listener:
             if channel.is_open:
                 channel.close()
 
-    def _look_at_latest(self) -> None:
-        """Take the latest order as if it came now, and leave it to the others."""
-        with contextlib.suppress(ChannelClosedByBroker), self._scratch() as channel:
-            for _ in range(LOOKS):
+    def _look_at_latest(self) -> bool:
+        """Take the latest order as if it came now, and leave it to the others.
+
+        :returns: whether it is known now what there is.
+        """
+        try:
+            with self._scratch() as channel:
                 method, properties, body = channel.basic_get(self._settings.latest)
-                if method is not None:
-                    # Before it is looked at: other hosts find nothing as long as it is here.
-                    channel.basic_nack(method.delivery_tag, requeue=True)
-                    self._rules.take(
-                        Delivery(
-                            body,
-                            reply_to=properties.reply_to or "",
-                            correlation_id=properties.correlation_id or "",
-                            late=True,
-                        )
-                    )
-                    return
-                # It may be in the hands of another host just now, which no broker tells.
-                self._connection.sleep(BETWEEN_LOOKS)
+                if method is None:
+                    return False
+                # Before it is obeyed: other hosts find nothing as long as it is here.
+                channel.basic_nack(method.delivery_tag, requeue=True)
+        except ChannelClosedByBroker:
+            return True  # there is no such queue
+        reply_to, correlation_id = properties.reply_to or "", properties.correlation_id or ""
+        self._rules.take(
+            Delivery(body, reply_to=reply_to, correlation_id=correlation_id, late=True)
+        )
+        return True
 
     def _deliver(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
         tag = method.delivery_tag
@@ -286,6 +284,17 @@ class Listener:
             self._flush()
 
 
+def declare_exchange(connection: Any, exchange: str) -> None:
+    """See to it that the exchange is there: as it is, or else durable and a fanout."""
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(exchange, "fanout", passive=True)
+    except ChannelClosedByBroker:
+        channel = connection.channel()
+        channel.exchange_declare(exchange, "fanout", durable=True)
+    channel.close()
+
+
 def declare_latest(channel: Any, settings: Settings) -> None:
     """Declare the queue that keeps the latest order, and bind it to the exchange of orders."""
     arguments = {"x-max-length": 1, "x-overflow": "drop-head"}
@@ -293,8 +302,8 @@ def declare_latest(channel: Any, settings: Settings) -> None:
     channel.queue_bind(settings.latest, settings.exchange)
 
 
-def _why(error: BaseException) -> str:
-    """The reason in one line: pika's own errors carry another one, or none."""
+def why(error: BaseException) -> str:
+    """Return the reason in one line: pika's own errors carry another one, or none."""
     inner: Any = error
     while isinstance(cause := _cause(inner), BaseException):
         inner = cause

@@ -209,7 +209,8 @@ class Obedience:
         job = self._jobs.get(order)
         if job is None:
             return {"outcome": UNKNOWN}
-        return {"outcome": Outcome.PREPARED if job.held else RUNNING}
+        outcome = Outcome.PREPARED if job.held else RUNNING
+        return {"outcome": outcome, "step": job.message.step.value}
 
     def _order(self, message: Message, fields: dict[str, Any], delivery: Delivery) -> None:
         order = message.id or uuid.uuid4().hex
@@ -217,6 +218,10 @@ class Obedience:
         if job is not None:
             if message.step is Step.DEPLOY and job.message.step is Step.PREPARE:
                 self._word(order, job, message, fields, delivery)
+            elif job.held:
+                self.counts["repeated"] += 1
+                answer = {"outcome": Outcome.PREPARED, "step": Step.PREPARE.value}
+                self._settle(delivery, message, answer)
             else:
                 self.counts["repeated"] += 1
                 self._join(job, delivery)
@@ -262,7 +267,8 @@ class Obedience:
         if message.path:
             fields = {**fields, "physical_path": job.message.physical_path}
         self._memory.accept(order, Entry(message.issued_at, {}, fields, job.replies))
-        self._memory.finish(_prepared(order), {"outcome": Outcome.PREPARED})
+        prepared = {"outcome": Outcome.PREPARED, "step": Step.PREPARE.value}
+        self._memory.finish(_prepared(order), prepared)
         job.message = read(fields)
         self._join(job, delivery)
         self._request(order, job)
@@ -285,6 +291,7 @@ class Obedience:
         if job is None:
             return
         answer = {
+            "step": job.message.step.value,
             "outcome": result.outcome,
             "release": result.release,
             "generation": result.generation,
@@ -311,7 +318,7 @@ class Obedience:
         self._tell(delivery.reply_to, delivery.correlation_id, message, answer)
 
     def _refuse(self, delivery: Delivery, fields: dict[str, Any], refusal: Refusal) -> None:
-        self.counts["refused"] += 1
+        self.counts["refused"] += not delivery.late
         tell = self._log.info if refusal.quiet or delivery.late else self._log.warning
         name = fields.get("id")
         shown = f" {name}" if isinstance(name, str) and name.isprintable() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genwsgi.triggers.amqp import message
@@ -116,6 +116,7 @@ def test_any_bytes_are_an_order_or_a_refusal(body: bytes):
     assert decided(body)
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), JSON))
 def test_any_object_is_an_order_or_a_refusal(fields: dict[str, object]):
     """Whatever JSON the fields hold, an order or a refusal is what they are taken for."""
