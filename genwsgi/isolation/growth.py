@@ -144,7 +144,7 @@ class Growth:
 
     def _uses(self) -> tuple[recording.Edges, dict[str, list[str]], set[str]]:
         """Return who imports whom, the shared modules by package, and which packages are used."""
-        recording.ask(recording.loaded_unseen())
+        recording.ask_unseen()
         edges = recording.edges()
         modules = shared_modules()
         # What only the host program uses is none of the application's business.

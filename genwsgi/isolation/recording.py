@@ -32,8 +32,10 @@ _edges: dict[tuple[str, str], str] = {}
 _lock = threading.Lock()
 #: What recording goes on for.  Held weakly: a build may be given up in the very moment it begins.
 _owners: weakref.WeakSet[object] = weakref.WeakSet()
-#: Names of modules that were loaded under the eyes of the recorder, or asked what they hold.
+#: Names of modules that were loaded under the eyes of the recorder, or are to be asked.
 _known: set[str] = set()
+#: Those that are still to be asked what they hold.
+_unseen: set[str] = set()
 #: Whether somebody has put an ``__import__`` of his own over ours, which then stays below it.
 _covered = False
 _original: Any = builtins.__import__
@@ -52,6 +54,8 @@ def begin(owner: object) -> None:
     """Record, for one build among others.  Any thread; balanced by :func:`end`."""
     global _original, _covered
     with _lock:
+        if not _owners:
+            _unseen.update(real.keys() - _known)
         _owners.add(owner)
         if builtins.__import__ is not _recorded_import and not _covered:
             _original = builtins.__import__
@@ -70,19 +74,18 @@ def end(owner: object) -> None:
         _known.update(real)
 
 
-def loaded_unseen() -> list[str]:
-    """Return the modules that were loaded while nothing was recorded."""
-    return [name for name in real.copy() if name not in _known]
-
-
 def edges() -> Edges:
     """Return what has been seen in this process so far."""
     return _edges.copy()
 
 
-def ask(names: Sequence[str]) -> None:
-    """Write down for modules that were loaded unseen whose things they hold in their globals."""
-    for name in names:
+def ask_unseen() -> None:
+    """Ask the modules that were loaded while nothing was recorded whose things they hold."""
+    while _unseen:
+        try:
+            name = _unseen.pop()
+        except KeyError:  # another build has asked the last one
+            break
         module = real.get(name)
         top = name.partition(".")[0]
         if not isinstance(module, ModuleType) or type(module) is ModuleProxy:
@@ -99,7 +102,8 @@ def _origin(held: Any) -> str:
     """Return the name of the module that ``held`` is or comes from, or nothing."""
     kind = type(held)
     if kind is FunctionType:
-        name = held.__module__
+        # Not its ``__module__``, which may have been set to somebody else's.
+        name = held.__globals__.get("__name__")
     else:
         names = names_of(held)
         if names is None:

@@ -265,3 +265,12 @@ def test_verdicts(site: Site, installed: Path) -> None:
         ("kept", False, "named by --share"),
         ("plain", False, "imports nothing of the scope"),
     ]
+
+
+def test_a_borrowed_name_is_no_import(site: Site, installed: Path) -> None:
+    """A function that says it is of another module's (attrs' do) does not make its package join."""
+    write(installed, {"kit.py": "def evolve(): ...\n"})
+    importlib.import_module("kit")
+    site.write(shop="import kit\nkit.evolve.__module__ = 'shop'\n")
+    assert site.grow() == {}
+    assert site.grow() == {}
