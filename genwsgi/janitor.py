@@ -33,6 +33,9 @@ GATHER = 0.2
 QUIET = 0.4
 #: Between two looks for such a moment, in seconds.
 GLANCE = 0.002
+#: What is not gone then is collected once more after this time, in seconds, and only then searched
+#: for a holder: finalizers have run, and whoever was just looking at it has ended.
+GRACE = 0.3
 #: When a generation that is held is looked at again: first, and at most, after so many seconds.
 #: Each time it is twice as long.
 AGAIN = (5.0, 3600.0)
@@ -64,6 +67,7 @@ class _Retired:
     holder: str = ""
     pause: float = AGAIN[0]
     again: float = 0.0
+    looked: bool = False
 
     @property
     def gone(self) -> bool:
@@ -125,7 +129,8 @@ class Janitor:
         while not (self._ended and not self._draining() and self._queue.empty()):
             came = self._gather()
             now = time.monotonic()
-            if came or any(one.again <= now for one in self._left):
+            look = self._next_look()
+            if came or (look is not None and look <= now):
                 self._left += came
                 self._collect()
         self._on_end()
@@ -133,7 +138,7 @@ class Janitor:
     def _gather(self) -> list[_Retired]:
         """Tear down what comes until nothing has for a while, or there is something to look at."""
         came: list[_Retired] = []
-        deadline = min((one.again for one in self._left), default=None)
+        deadline = self._next_look()
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
@@ -150,6 +155,10 @@ class Janitor:
             self._coming.discard(generation)
             # Not to be kept alive by this frame while it waits.
             del generation
+
+    def _next_look(self) -> float | None:
+        """When to look at those that are held; at the end of everything they are left alone."""
+        return None if self._ended else min((one.again for one in self._left), default=None)
 
     def _tear_down(self, generation: Generation) -> _Retired:
         threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -174,8 +183,6 @@ class Janitor:
         """Collect, see who is gone, and look for what holds the others."""
         self._wait_for_quiet()
         gc.collect()
-        if not all(one.gone for one in self._left):
-            gc.collect()  # finalizers have run in the meantime
         left = []
         for one in self._left:
             if one.gone:
@@ -212,6 +219,9 @@ class Janitor:
             log.warning("%s has retired but its threads still run: %s", one.name, places)
 
     def _is_held(self, one: _Retired) -> None:
+        if not one.looked:
+            one.looked, one.again = True, time.monotonic() + GRACE
+            return
         threads = frozenset(thread.ident or 0 for thread in list(one.threads))
         holder = name_holder(one.table, threads, self._kept()) if one.table is not None else ""
         if holder and not one.holder:

@@ -114,6 +114,23 @@ def test_is_looked_at_with_the_next_one(
     assert any("generation 1 is collected at last" in line for line in lines(caplog))
 
 
+def test_after_the_end_nobody_is_looked_for(
+    site: Site, shelf: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """When everything closes, what is held is left alone, while others still drain too."""
+    site.two(shop="import shop.models", shop__models=MODELS)
+    shelf.append(site.live.current.modules.modules["shop.models"].Page)  # type: ignore[union-attr]
+    site.live.close(timeout=0.01)
+    wait_until(lambda: "generation 2 has retired" in lines(caplog), what="it is torn down")
+    looked = site.live._janitor
+    wait_until(lambda: looked._left, what="it has been collected")
+    assert looked._next_look() is None
+    site.pending.close()
+    wait_until(lambda: not looked._thread.is_alive(), what="the janitor ends")  # type: ignore[union-attr]
+    assert lines(caplog, logging.WARNING) == []
+    assert "generation 1 is collected" in lines(caplog)
+
+
 def test_a_thread_that_goes_on_is_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """A thread that a generation started and that holds it is named, with where it is."""
     site.write(shop=POLLER)
