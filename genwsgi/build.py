@@ -11,7 +11,13 @@ from genwsgi.errors import BuildError, GenwsgiError, ScopeError, SnapshotError, 
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
-from genwsgi.isolation.effects import Effects, effects_of, forget_overloads, forget_types
+from genwsgi.isolation.effects import (
+    Effects,
+    effects_of,
+    forget_overloads,
+    forget_types,
+    plain_names,
+)
 from genwsgi.isolation.growth import Growth, Verdict, blame, look
 from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.scope import Addition
@@ -106,6 +112,7 @@ def tear_down(generation: Generation, event: Event | None = None) -> None:
     table = generation.modules
     # Nothing is left to do if an earlier teardown came as far as this.
     if isinstance(table, ModuleTable):
+        plain_names(list(table.modules.values()))
         table.close()
         # Whatever code is left asks a closed table, and not another generation's.
         generation.modules = EndedTable(table)

@@ -21,7 +21,7 @@ from genwsgi.isolation.effects.book import (
     shared_import_ended,
     uninstall,
 )
-from genwsgi.isolation.effects.typings import forget_overloads, forget_types
+from genwsgi.isolation.effects.typings import forget_overloads, forget_types, plain_names
 
 __all__ = [
     "Effects",
@@ -30,6 +30,7 @@ __all__ = [
     "forget_types",
     "importing_shared",
     "install",
+    "plain_names",
     "shared_import_begins",
     "shared_import_ended",
     "uninstall",

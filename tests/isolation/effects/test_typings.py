@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import sys
 import typing
+import weakref
 
 import pytest
 
@@ -24,3 +25,17 @@ def test_overloads_are_forgotten(site: Site) -> None:
     wait_until(lambda: len(registry) == 1, what="one overload is left")
     assert all(f.__builtins__ is not builtins for f in registry.values())
     gc.collect()
+
+
+def test_a_name_that_is_more_than_a_string(site: Site) -> None:
+    """A class whose qualified name leads back to it is collected with its generation."""
+    site.write(
+        shop="class Name(str):\n    pass\n"
+        "class Proxy:\n    __qualname__ = Name(__qualname__)\n    shown = __qualname__\n"
+        "Proxy.__qualname__.made_by = Proxy\n"
+    )
+    first = site.serve()
+    proxy = weakref.ref(first.modules.modules["shop"].Proxy)
+    site.write(shop="")
+    site.serve()
+    wait_until(lambda: proxy() is None, what="the class is collected")
