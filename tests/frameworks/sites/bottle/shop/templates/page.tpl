@@ -1,0 +1,2 @@
+[template v0] user={{user}} count={{count}}
+{{note}} {{marks}}
