@@ -138,6 +138,7 @@ class Obedience:
         self._answer = answer
         self._told = told
         self._jobs: dict[str, _Job] = {}
+        self._said = (0, False)
         self.counts = {"accepted": 0, "refused": 0, "repeated": 0}
 
     def resume(self) -> None:
@@ -319,14 +320,25 @@ class Obedience:
 
     def _refuse(self, delivery: Delivery, fields: dict[str, Any], refusal: Refusal) -> None:
         self.counts["refused"] += not delivery.late
-        tell = self._log.info if refusal.quiet or delivery.late else self._log.warning
         name = fields.get("id")
-        shown = f" {name}" if isinstance(name, str) and name.isprintable() else ""
-        tell("amqp order%s: refused: %s", shown[:140], refusal.reason)
+        if not self._was_said(delivery):
+            tell = self._log.info if refusal.quiet or delivery.late else self._log.warning
+            shown = f" {name}" if isinstance(name, str) and name.isprintable() else ""
+            tell("amqp order%s: refused: %s", shown[:140], refusal.reason)
         delivery.settle(False)
         order = name if isinstance(name, str) else ""
         answer = {"id": order, "outcome": Outcome.REFUSED, "error": refusal.reason}
         self._tell(delivery.reply_to, delivery.correlation_id, None, answer)
+
+    def _was_said(self, delivery: Delivery) -> bool:
+        """Whether this refusal was logged when the message came on its other way.
+
+        One that is the latest as a host connects comes to its own queue and is found as well.
+        """
+        same = hash(delivery.body)
+        said = self._said == (same, not delivery.late)
+        self._said = (same, delivery.late)
+        return said
 
     def _tell(
         self, reply_to: str, correlation_id: str, message: Message | None, answer: dict[str, Any]

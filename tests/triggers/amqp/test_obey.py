@@ -382,3 +382,14 @@ def test_what_was_under_way_and_may_not_be_done_any_more_is_refused(tmp_path: Pa
     assert after.ids == []
     after.deliver(id="a", step="ask")
     assert after.answers[-1]["outcome"] == "refused"
+
+
+def test_a_refusal_is_said_once_though_the_message_is_found_as_well(
+    caplog: pytest.LogCaptureFixture,
+):
+    """The latest message comes twice to a host that has just connected; two messages are two."""
+    caplog.set_level(logging.INFO, "genwsgi")
+    host = Host()
+    for late in (False, True, False, False):
+        host.deliver(body=b"{", late=late)
+    assert len(caplog.records) == 2
