@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 import time
@@ -40,14 +41,15 @@ def framework():
     return bottle
 """
 
-#: An installed package that keeps what it is given, as prometheus_client does.
+#: An installed package with a registry in which nothing shows whose an entry is.
 COUNTERS = """\
-counters = {}
+registry = []
 
-def counter(name, function):
-    if name in counters:
+def count(name):
+    if name in registry:
         raise ValueError("Duplicated timeseries in CollectorRegistry: {'" + name + "'}")
-    counters[name] = function
+    registry.append(name)
+    return len(registry)
 """
 
 
@@ -142,6 +144,22 @@ def test_a_deploy_that_begins_to_use_a_package_takes_it_into_the_scope(root: Pat
         assert server.log().count("begins anew") == 1
     assert tally.offences == {}
     assert set(tally.versions) == {"v1", "v2", "v3"}
+
+
+def test_a_package_that_refuses_what_is_registered_twice_joins(root: Path) -> None:
+    """The deploy that such a package would have failed begins anew with it in the scope."""
+    uses = "import counters\nhits = counters.count('hits')"
+    edit(root, "v1", uses, "hits")
+    with shop(root) as server, load(server.port, clients=8) as tally:
+        assert "counters" not in committed(server)
+        for number in (2, 3):
+            edit(root, f"v{number}", uses, "hits")
+            server.wait_for_log(COMMITTED, count=number - 1)
+            assert answers(server) == {f"v{number} 1"}
+        (begun,) = re.findall(r"order \w+ begins anew, .*: (counters joins .*)", server.log())
+        assert "Duplicated timeseries" in begun
+        assert "counters" in committed(server)
+    assert tally.offences == {}
 
 
 def test_a_worker_that_is_replaced_boots_with_what_was_found(root: Path) -> None:
