@@ -61,7 +61,7 @@ class Book:
 
     def __init__(self, generation: Generation) -> None:
         self.generation = weakref.ref(generation)
-        self.first = not _books
+        self.first = not _known
         self.building = True
         self.closed = False
         self.name = generation.name
@@ -76,14 +76,14 @@ class Book:
         raise NotImplementedError
 
 
-#: Those of all generations that still exist.
-_books: weakref.WeakSet[Book] = weakref.WeakSet()
+#: All generations that have a book and still exist, oldest first.
+_known: list[weakref.ref[Generation]] = []
 
 
 def open_book(generation: Generation, book: Book) -> None:
     """Begin to write down what ``generation`` does."""
     generation.effects = book
-    _books.add(book)
+    _known.append(weakref.ref(generation, _known.remove))
 
 
 def book_of(generation: Generation) -> Book | None:
@@ -113,18 +113,19 @@ def entered(kind: type[R]) -> R | None:
 def living() -> list[tuple[Generation, Book]]:
     """Return the generations that have a book, newest first."""
     found = []
-    for book in list(_books):
-        generation = book.generation()
+    for known in reversed(_known.copy()):
+        generation = known()
         if generation is not None:
-            found.append((generation, book))
-    return sorted(found, key=lambda item: -item[0].number)
+            found.append((generation, generation.effects))
+    return found
 
 
 def current() -> tuple[Generation, Book] | None:
     """Return the newest generation that is current, if there is one."""
-    for generation, book in living():
-        if generation.state is State.CURRENT:
-            return generation, book
+    for known in reversed(_known.copy()):
+        generation = known()
+        if generation is not None and generation.state is State.CURRENT:
+            return generation, generation.effects
     return None
 
 

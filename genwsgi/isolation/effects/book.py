@@ -79,6 +79,7 @@ class Effects(Book):
         self.closed = True
         for record in reversed(self.records.values()):
             self._guarded(record, "undo")
+        self.of(threads.Threads).name_left()
 
     def retire(self, run: Run) -> None:
         """Run the exit callbacks, last registered first, and take away what was the generation's.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,11 +16,16 @@ from genwsgi.isolation.asking import asking
 from genwsgi.isolation.effects.base import Book, Patches, Record, Run, book_of, importing_shared
 from genwsgi.isolation.effects.claims import counted
 
+log = logging.getLogger("genwsgi")
+
 #: What starts a thread, under the name this version of Python has for it.
 START = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
 # Looked up when installing: a worker class may have replaced it after this module was imported.
 _start: Callable[..., Any] = getattr(threading, START)
 _patches = Patches()
+
+#: How long a failed build's threads are waited for, in seconds.
+STOPS = 0.2
 
 
 class Threads(Record):
@@ -37,9 +44,25 @@ class Threads(Record):
         return counted({"thread": len(self.running())})
 
     def undo(self) -> None:
-        """Tell them to stop."""
+        """Cancel timers and tell the others to stop; see :meth:`name_left`."""
         for thread in self.running():
-            _interrupt(thread)
+            if isinstance(thread, threading.Timer):
+                thread.finished.set()
+            else:
+                _interrupt(thread)
+
+    def name_left(self) -> None:
+        """Give them a moment, and name those that don't stop: they are blocked outside of Python.
+
+        When all else is undone: what a thread says at its end is not for the build's own hooks.
+        """
+        deadline = time.monotonic() + STOPS
+        for thread in self.running():
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        left = ", ".join(thread.name for thread in self.running())
+        if left:
+            log.warning("%s is undone but its threads still run: %s", self.name, left)
 
     def retire(self, run: Run) -> None:
         """Nothing: a thread may finish what it does.  Who still runs is named."""

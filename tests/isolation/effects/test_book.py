@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.errors import BuildError
+from genwsgi.isolation.effects import effects_of, mimes
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import LAZILY, Site, call, write
@@ -79,7 +81,11 @@ def test_failed_build_leaves_no_trace(site: Site) -> None:
     with pytest.raises(BuildError, match="ZeroDivisionError"):
         site.build()
     assert (list(sys.path), list(sys.meta_path), list(sys.path_hooks)) == before
-    assert set(sys.modules) == proxies
+    # What reports the thread's end, pytest's hook, imports.
+    assert set(sys.modules) - {"tracemalloc", "_tracemalloc"} == proxies - {
+        "tracemalloc",
+        "_tracemalloc",
+    }
     assert "shop.other" not in sys.modules
     assert logging.getLogger("gw.failing").handlers == []
     wait_until(
@@ -88,3 +94,67 @@ def test_failed_build_leaves_no_trace(site: Site) -> None:
     )
     assert call(serving, "shop", "ask") == 1
     assert said == []
+
+
+# pytest's hook, unlike Python's own, reports a thread that SystemExit has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_each_step_is_guarded(told: list[str], site: Site) -> None:
+    """A record that can't be undone stops no other one, and the log says which it was."""
+
+    def fail(self: object) -> None:
+        raise OSError("broken")
+
+    before = mimes.Mimes.undo
+    mimes.Mimes.undo = fail  # type: ignore[method-assign]
+    try:
+        site.write(shop=FAILING, shop__other="")
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+    finally:
+        mimes.Mimes.undo = before  # type: ignore[method-assign]
+    assert "generation 1: undo() of its Mimes failed" in told
+    assert "/nowhere/in/particular" not in sys.path
+
+
+def test_report(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """What a generation did to the process is told in the log and kept for the status."""
+    caplog.set_level("INFO", logger="genwsgi")
+    site.write(
+        shop="""
+            import atexit, codecs, gc, logging, mimetypes, os, signal, sqlite3, sys, threading
+            atexit.register(int)
+            codecs.register(lambda name: None)
+            gc.callbacks.append(lambda *_: None)
+            log = logging.getLogger("gw.reported")
+            log.addHandler(logging.NullHandler())
+            log.addHandler(logging.NullHandler())
+            log.addFilter(lambda record: True)
+            mimetypes.add_type("text/x-gw", ".gw")
+            os.environ["GW_REPORTED"] = "secret"
+            os.register_at_fork(before=int)
+            sqlite3.register_adapter(type("Price", (), {}), str)
+            stop = threading.Event()
+            threading.Thread(target=stop.wait, daemon=True).start()
+            sys.excepthook = lambda *_: None
+        """
+    )
+    generation = site.serve()
+    report = [
+        "environment GW_REPORTED",
+        "1 garbage collector callback",
+        "1 sqlite3 adapter",
+        "1 sys.excepthook",
+        "1 codec search function",
+        "MIME types",
+        "1 fork callback",
+        "2 log handlers",
+        "1 log filter",
+        "1 thread",
+        "1 exit callback",
+    ]
+    assert effects_of(generation).report() == report  # type: ignore[union-attr]
+    assert f"generation 1 did to the process: {', '.join(report)}" in caplog.messages
+    generation.modules.modules["shop"].stop.set()
+    site.live.close()
+    assert generation.effects.report() == []
+    del os.environ["GW_REPORTED"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import logging
 import logging.config
 import textwrap
@@ -316,3 +317,11 @@ def test_capture_is_taken_back(site: Site) -> None:
     call(generation, "shop", "ask")
     assert logging._warnings_showwarning is None  # type: ignore[attr-defined]
     logging.captureWarnings(False)
+
+
+def test_outside_of_any_context(site: Site) -> None:
+    """Code that runs in no context, as in a bare greenlet, logs for the generation it is of."""
+    first, second = site.two(shop=LOGGING)
+    for generation in (first, second):
+        contextvars.Context().run(generation.modules.modules["shop"].ask, "here")
+    assert said == [("1", "here"), ("2", "here")]

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import gc
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from genwsgi.errors import BuildError
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.effects.conftest import said
+from tests.isolation.sources import Site, write
 
 
 def test_stragglers_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -17,3 +27,116 @@ def test_stragglers_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> N
     site.serve()
     wait_until(lambda: "threads still run: gw-straggler" in caplog.text, what="the warning")
     stop.set()
+
+
+# pytest's hook, unlike Python's own, reports a thread that SystemExit has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_threads_of_a_failed_build(told: list[str], site: Site) -> None:
+    """Threads, timers and pools of a failed build stop, and one that can't is named."""
+    site.write(
+        shop="""
+            import threading, time
+            from concurrent.futures import ThreadPoolExecutor
+            stop = threading.Event()
+            said.append(stop)
+            pool = ThreadPoolExecutor(1, thread_name_prefix="gw-pool")
+            pool.submit(len, ()).result()
+            timer = threading.Timer(600, len)
+            timer.name = "gw-timer"
+            timer.start()
+            threading.Thread(target=stop.wait, name="gw-blocked", daemon=True).start()
+            1 / 0
+        """
+    )
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    assert "is undone but its threads still run:" in told[-1]
+    assert "gw-blocked" in told[-1]
+    assert "gw-timer" not in told[-1]
+    said.pop().set()
+    wait_until(lambda: not alive("gw-blocked") and not alive("gw-timer"), what="they have stopped")
+    # The idle thread of a pool ends when the pool is collected.
+    wait_until(lambda: gc.collect() >= 0 and not alive("gw-pool"), what="the pool has ended")
+
+
+def alive(name: str) -> list[str]:
+    """Return the names of the threads that are called so, and run."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(name)]
+
+
+def test_leftovers_of_every_kind(site: Site) -> None:
+    """A pool, a timer and a thread that keeps the process alive are known after retirement."""
+    site.write(
+        shop="""
+            import threading
+            from concurrent.futures import ThreadPoolExecutor
+            stop = threading.Event()
+            pool = ThreadPoolExecutor(1, thread_name_prefix="gw-pool")
+            pool.submit(stop.wait)
+            timer = threading.Timer(600, len)
+            timer.name = "gw-timer"
+            timer.start()
+            threading.Thread(target=stop.wait, name="gw-not-daemon").start()
+        """
+    )
+    first = site.serve()
+    module = first.modules.modules["shop"]
+    assert first.effects.report() == ["3 threads"]
+    site.write(shop="")
+    site.serve()
+    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    left = sorted(thread.name for thread in first.effects.stragglers())
+    assert left == ["gw-not-daemon", "gw-pool_0", "gw-timer"]
+    module.timer.cancel()
+    module.stop.set()
+    module.pool.shutdown()
+
+
+SHARED_LOCALS = """
+    import threading
+    request = threading.local()
+    def bind(environ):
+        request.environ = environ
+"""
+
+
+def test_a_shared_framework_s_last_request(site: Site, tmp_path: Path) -> None:
+    """A request that a shared thread-local keeps is let go with the thread's next request."""
+    write(tmp_path / "lib", {"local_library.py": SHARED_LOCALS})
+    sys.path.insert(0, str(tmp_path / "lib"))
+    code = """
+        import local_library
+        class Mark: ...
+        def create_app():
+            def app(environ, start_response):
+                environ["shop.mark"] = Mark()
+                local_library.bind(environ)
+                start_response("200 OK", [])
+                return [b"VERSION"]
+            return app
+    """
+    server = ThreadPoolExecutor(1)
+
+    def serve() -> Any:
+        response = site.live.application({}, lambda *_: lambda _data: None)
+        body = b"".join(response)
+        close = getattr(response, "close", None)
+        if close is not None:
+            close()
+        return body
+
+    try:
+        write(site.root, {"shop.py": code.replace("VERSION", "1")})
+        table = weakref.ref(site.serve().modules)
+        assert server.submit(serve).result() == b"1"
+        write(site.root, {"shop.py": code.replace("VERSION", "2")})
+        site.serve()
+        wait_until(lambda: not site.live.draining(), what="the first generation has retired")
+        gc.collect()
+        assert table() is not None
+        assert server.submit(serve).result() == b"2"
+        wait_until(lambda: gc.collect() >= 0 and table() is None, what="the first is collected")
+    finally:
+        server.shutdown()
+        sys.path.remove(str(tmp_path / "lib"))
+        del sys.modules["local_library"]
