@@ -12,13 +12,15 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from genwsgi.deploy.orders import ahead
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError, ScopeError
+from genwsgi.errors import GenwsgiError, OrderError, ScopeError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.growth import Verdict
@@ -26,6 +28,8 @@ from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import BackgroundBuild, LiveApplication
 from genwsgi.target import parse
+from genwsgi.triggers.amqp.alone import Orders
+from genwsgi.triggers.amqp.settings import from_options
 from genwsgi.triggers.others import find_others
 from genwsgi.triggers.sieve import DEFAULT_IGNORE
 from genwsgi.triggers.watch import Change, WatchTrigger
@@ -42,6 +46,16 @@ CLOSE = 5.0
 ROUNDS = 4
 
 _REFUSED = (Outcome.REFUSED, "the application is closed", "")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a deploy is to be; see :meth:`GenerationalApp.deploy`."""
+
+    force: bool
+    path: str
+    modules: tuple[str, ...]
+    confirm: Callable[[], str] | None
 
 
 class GenerationalApp:
@@ -65,6 +79,8 @@ class GenerationalApp:
     :param build_timeout: how long a build may take, in seconds.
     :param watch_paths, watch_patterns, watch_ignore: what else to watch, and what not.
     :param watch_polling: look at the files instead of being told.
+    :param amqp: genwsgi's options for a broker by their names in a config file (``amqp``, its URL,
+        ``amqp_key_file``, ``release_root`` ...): take deploy orders from there.  See docs/fleet.md.
     """
 
     def __init__(
@@ -82,8 +98,10 @@ class GenerationalApp:
         watch_patterns: Sequence[str] = (),
         watch_ignore: Sequence[str] = (),
         watch_polling: bool = False,
+        amqp: Mapping[str, Any] | None = None,
     ) -> None:
         parsed = parse(target)
+        broker = from_options(amqp) if amqp is not None else None
         own = tuple(os.path.abspath(folder) for folder in path)
         rules = ScopeRules(
             module=parsed.module,
@@ -108,6 +126,9 @@ class GenerationalApp:
         self._build_timeout = build_timeout
         self._releases = 1
         self._watch: WatchTrigger | None = None
+        self._orders: Orders | None = None
+        #: The folders that orders have put before all others; ``_deploying`` guards it.
+        self._ahead: tuple[str, ...] = ()
         self._closed = False
         self._live = LiveApplication(
             parsed, self._source.store, factory=factory, header=generation_header
@@ -122,6 +143,8 @@ class GenerationalApp:
                     self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
                 self._digest = self._source.take()
                 self._live.swap(self._first())
+            if broker is not None:
+                self._orders = Orders(broker, parsed.text, self._obey, self._committed, log)
         except BaseException:
             self.close()
             raise
@@ -145,7 +168,14 @@ class GenerationalApp:
         """
         return self._live.status()
 
-    def deploy(self, *, force: bool = False, trigger: str = "deploy()") -> OrderOutcome:
+    def deploy(
+        self,
+        *,
+        force: bool = False,
+        trigger: str = "deploy()",
+        path: str = "",
+        modules: Sequence[str] = (),
+    ) -> OrderOutcome:
         """Build the code as it is on disk now and swap to it; wait for the outcome.
 
         Any thread may call this; deploys are done one after another.  Nothing is raised for code
@@ -153,10 +183,26 @@ class GenerationalApp:
         the application is closed, every deploy is ``refused``.
 
         :param force: build anew even if no content has changed.
+        :param path: a folder to import from first, in this deploy and in later ones; empty: as
+            before.
+        :param modules: what has to be in the scope, or else the deploy is ``refused``.
         """
+        return self._obey(force=force, trigger=trigger, path=path, modules=tuple(modules))
+
+    def _obey(
+        self,
+        *,
+        force: bool = False,
+        trigger: str,
+        path: str = "",
+        modules: tuple[str, ...] = (),
+        confirm: Callable[[], str] | None = None,
+    ) -> OrderOutcome:
+        """Deploy; ``confirm`` is called when all is ready, and says why not to swap, if so."""
         started = time.monotonic()
+        ask = _Asked(force, path and os.path.abspath(path), modules, confirm)
         with self._deploying:
-            outcome, reason, trace = self._deploy(force)
+            outcome, reason, trace = self._deploy(ask)
         result = OrderOutcome(
             id=uuid.uuid4().hex[:12],
             outcome=outcome,
@@ -164,6 +210,7 @@ class GenerationalApp:
             reason=reason,
             traceback=trace,
             seconds=time.monotonic() - started,
+            generation=self.generation,
         )
         if outcome == Outcome.FAILED:
             log.error("deploy by %s failed: %s\n%s", trigger, reason, trace)
@@ -195,6 +242,8 @@ class GenerationalApp:
             if self._over is not None:
                 self._over.set()
         atexit.unregister(self.close)
+        if self._orders is not None:
+            self._orders.close(CLOSE)
         if self._watch is not None:
             self._watch.stop()
             self._watch.join(CLOSE)
@@ -229,24 +278,39 @@ class GenerationalApp:
             log.info("%s joins the scope: %s", item.name or item.folder, item.reason)
         self._source.grow(error.additions)
 
-    def _deploy(self, force: bool) -> tuple[str, str, str]:
+    def _committed(self) -> tuple[int, str]:
+        return self._releases, self._digest
+
+    def _deploy(self, ask: _Asked) -> tuple[str, str, str]:
         """Return the outcome, the reason and the traceback.  ``_deploying`` is held."""
+        path = ahead((ask.path,) if ask.path else (), self._ahead)
         for last in (*[False] * ROUNDS, True):
             if self._closed:
                 return _REFUSED
             try:
-                digest = self._source.take(self._digest)
+                reading = self._source.read(self._digest, (), path, ask.modules, ask.path)
+            except OrderError as error:
+                return Outcome.REFUSED, str(error), ""
             except (GenwsgiError, OSError) as error:
                 return Outcome.FAILED, str(error), getattr(error, "traceback", "")
-            if digest == self._digest and not force:
+            if (reading.digest, reading.path) == (self._digest, self._ahead) and not ask.force:
                 break
-            ended = self._replace(digest, grow=not last)
+            ended = self._replace(reading.digest, grow=not last, confirm=ask.confirm)
             if not isinstance(ended, ScopeError):
+                if ended[0] == Outcome.COMMITTED:
+                    self._moved(reading.path)
                 return ended
             self._grow(ended)
         return Outcome.UNCHANGED, "", ""
 
-    def _replace(self, digest: str, *, grow: bool) -> tuple[str, str, str] | ScopeError:
+    def _moved(self, path: tuple[str, ...]) -> None:
+        if path != self._ahead and self._watch is not None:
+            self._watch.follow(self._source.scope(path).watched)
+        self._ahead = path
+
+    def _replace(
+        self, digest: str, *, grow: bool, confirm: Callable[[], str] | None
+    ) -> tuple[str, str, str] | ScopeError:
         """Build and swap, unless it takes too long or :meth:`close` is called meanwhile."""
         over = threading.Event()
         built: list[BackgroundBuild] = []
@@ -267,10 +331,12 @@ class GenerationalApp:
         release = f"{self._releases + 1}-{digest[:8]}"
         build = BackgroundBuild(self._live, digest, release, done, grow=grow)
         over.wait(self._build_timeout)
+        ready = confirm is not None and built and build.generation is not None
+        off = confirm() if ready and confirm is not None else ""
         with self._lock:
             self._over = None
             closed, generation = self._closed, build.generation if built else None
-            if generation is not None and not closed:
+            if generation is not None and not closed and not off:
                 self._live.swap(generation)
         if not built:
             where = build.where()
@@ -282,9 +348,9 @@ class GenerationalApp:
             if isinstance(failure, ScopeError) and not closed:
                 return failure
             return Outcome.FAILED, str(failure), failure.traceback
-        if closed:
+        if closed or off:
             self._live.discard(generation)
-            return _REFUSED
+            return _REFUSED if closed else (Outcome.FAILED, off, "")
         self._digest = digest
         self._releases += 1
         with contextlib.suppress(OSError):  # after the next deploy, then

@@ -232,7 +232,7 @@ def test_a_tree_that_can_not_be_read_fails(make: Make, monkeypatch: pytest.Monke
     def take(*_: object) -> str:
         raise OSError("the disk is on fire")
 
-    monkeypatch.setattr(app._source, "take", take)
+    monkeypatch.setattr(app._source, "read", take)
     outcome = app.deploy()
     assert (outcome.outcome, outcome.reason) == (Outcome.FAILED, "the disk is on fire")
     assert call(app) == "v1"
