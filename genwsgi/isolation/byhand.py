@@ -53,9 +53,33 @@ def _table() -> ModuleTable | None:
 def _module_from_spec_for_generation(spec: ModuleSpec) -> ModuleType:
     module = _module_from_spec(spec)
     table = _table()
-    if table is not None and not isinstance(spec.loader, ExtensionFileLoader):
+    if table is not None and not _is_shared(spec, table):
         adopt(module.__dict__, table)
     return module
+
+
+def _is_shared(spec: ModuleSpec, table: ModuleTable) -> bool:
+    """Whether this is what an import would find as well, in a package that is shared.
+
+    Libraries make modules of that kind by hand as well, to load them when they are first used.
+    """
+    if isinstance(spec.loader, ExtensionFileLoader):
+        return True
+    if table.owns(spec.name):
+        return False
+    try:
+        found = importlib.util.find_spec(spec.name.partition(".")[0])
+    except (ImportError, ValueError):
+        return False
+    if found is None or spec.origin is None:
+        return found is not None
+    places = found.submodule_search_locations or ()
+    return spec.origin == found.origin or any(_below(spec.origin, place) for place in places)
+
+
+def _below(path: str, folder: str) -> bool:
+    folder = os.path.abspath(folder)
+    return os.path.isabs(path) and os.path.commonpath([path, folder]) == folder
 
 
 def _spec_from_file_location_for_generation(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from genwsgi.isolation.modules import ModuleTable
+from tests.helpers import wait_until
 from tests.isolation.sources import LAZILY, Site, call, write
 
 #: A module, found in a folder outside of the scope, that asks its generation.
@@ -26,6 +27,13 @@ OUTSIDE = """
         return shop.lazy.V
     def where():
         return __file__
+"""
+
+#: A shared module that looks the application up.
+LIBRARY = """
+    import importlib
+    def late():
+        return importlib.import_module("shop.lazy")
 """
 
 #: Ways of a package to have modules in another folder.
@@ -274,6 +282,53 @@ def test_file_loaded_by_hand_is_the_snapshot_s(site: Site, tmp_path: Path) -> No
     spec = importlib.util.spec_from_file_location("plugin", tmp_path / "plugin.py")
     assert spec is not None
     assert "__builtins__" not in vars(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("name", ["helping_library", "helping_package.part"])
+def test_shared_module_that_is_loaded_lazily(site: Site, tmp_path: Path, name: str) -> None:
+    """A shared module that a generation's code has loaded lazily outlives that generation."""
+    write(tmp_path / "lib", {"helping_package/__init__.py": "", "helping_package/part.py": LIBRARY})
+    site.write(
+        shop=f"""
+        import importlib.util, sys
+        spec = importlib.util.find_spec({name!r})
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[{name!r}] = module
+        spec.loader.exec_module(module)
+        """,
+        shop__lazy="V = 1\n",
+    )
+    try:
+        first = site.serve()
+        module = sys.modules[name]
+        site.write(shop="", shop__lazy="V = 2\n")
+        site.serve()
+        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        assert module.late().V == 2
+        builtins = vars(module)["__builtins__"]
+        assert "__generation__" not in builtins
+    finally:
+        sys.modules.pop("helping_package", None)
+        sys.modules.pop("helping_package.part", None)
+
+
+def test_code_that_is_run_by_name(site: Site) -> None:
+    """What a generation runs as ``python -m`` does asks that generation, called by whomever."""
+    first, second = site.two(
+        shop="""
+        import runpy
+        def run():
+            return runpy.run_module("shop.command", run_name="__main__")["ask"]
+        """,
+        shop__lazy="V = VERSION\n",
+        shop__command=OUTSIDE,
+    )
+    shutil.rmtree(site.root)
+    asks = [call(g, "shop", "run") for g in (first, second)]
+    assert [ask() for ask in asks] == [1, 2]
+    assert [run(ask) for run, ask in zip((second.run, first.run), asks, strict=True)] == [1, 2]
 
 
 def test_compiled_module_has_no_builtins(site: Site) -> None:

@@ -149,9 +149,8 @@ def test_what_a_fork_server_has_imported(site: Site, tmp_path: Path) -> None:
         f"""
 import multiprocessing, sys
 from pathlib import Path
-sys.path.insert(0, {str(site.root)!r})
 from tests.isolation.sources import Site, call
-multiprocessing.set_forkserver_preload(["shop.lazy"])
+multiprocessing.set_forkserver_preload(["shop.jobs"])
 if __name__ == "__main__":
     folder = Path({str(tmp_path)!r}) / "host"
     folder.mkdir()
@@ -159,13 +158,15 @@ if __name__ == "__main__":
     site.root = Path({str(site.root)!r})
     site.path = (str(site.root),)
     first = site.serve()
-    site.write(shop__lazy="V = 2")
+    jobs = site.root / "shop/jobs.py"
+    jobs.write_text(jobs.read_text().replace("version = 1", "version = 2"))
     print(call(first, "shop.jobs", "ask", "forkserver"))
     site.live.close()
 """
     )
     site.write(**{name: text.replace("VERSION", "1") for name, text in TREE.items()})
-    where = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}
+    # A fork server has no other path than the environment's.
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site.root), *sys.path])}
     done = subprocess.run(
         [sys.executable, script], env=where, capture_output=True, text=True, timeout=60, check=False
     )
