@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".tests-cache"
 
 #: What can differ from one CPython to another in ways that matter: how modules are imported.
-ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py")
+ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py", "tests/hotupdate")
 
 #: While an exception sent to a blocked thread has not arrived there, this CPython enters no
 #: function that is traced: a measured worker would hang as soon as it gives up such a build.
