@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from genwsgi.errors import HandoverError, LifeError
 from genwsgi.generations.generation import Generation
-from genwsgi.isolation.asking import asking
+from genwsgi.isolation.asking import author
 from genwsgi.isolation.effects import Effects, effects_of, importing_shared
 from genwsgi.isolation.effects.exits import AtEveryEnd, Exits
 from genwsgi.isolation.effects.offers import Offers
@@ -128,7 +128,7 @@ def _mine(what: str) -> Effects | None:
     """Return the book of the generation in whose name this is asked; ``None``: the process's."""
     if importing_shared.get():
         return None
-    generation = asking()
+    generation = author()
     effects = None if generation is None else effects_of(generation)
     if generation is not None and (effects is None or effects.closed):
         raise LifeError(what, generation.name, generation.state.value)

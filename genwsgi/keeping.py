@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 from genwsgi.errors import KeepError
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation import lookup
-from genwsgi.isolation.asking import asking
+from genwsgi.isolation.asking import author
 from genwsgi.isolation.effects import effects_of, importing_shared
 from genwsgi.isolation.effects.exits import Exits
 from genwsgi.isolation.holders import belongs, find
@@ -73,7 +73,7 @@ def keep(name: str, make: Callable[[], T]) -> T:
     :raises KeepError: the object would keep a generation alive; or whoever makes it does not come
         to an end, or asks for it itself.
     """
-    generation = None if importing_shared.get() else asking()
+    generation = None if importing_shared.get() else author()
     deadline = time.monotonic() + PATIENCE
     while True:
         with _lock:

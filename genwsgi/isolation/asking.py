@@ -121,6 +121,21 @@ def asking() -> Generation | None:
     return generation
 
 
+def author() -> Generation | None:
+    """Return the generation whose doing this is: as :func:`asking`, but for pins.
+
+    What a program does in a unit of work that is pinned (a thread it starts, a handler it adds) is
+    its own doing and has to stay when the version goes.
+    """
+    if pinned.get() is None:
+        return asking()
+    token = pinned.set(None)
+    try:
+        return asking()
+    finally:
+        pinned.reset(token)
+
+
 def _unless_pinned(frame: FrameType, generation: Generation) -> Generation:
     """Return what ``frame``, which is of ``generation``, means."""
     pin = pinned.get()

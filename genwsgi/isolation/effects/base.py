@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from genwsgi.generations.generation import Generation, active
 from genwsgi.generations.lifecycle import State
 from genwsgi.isolation import late
-from genwsgi.isolation.asking import asking
+from genwsgi.isolation.asking import author
 
 log = logging.getLogger("genwsgi")
 
@@ -93,10 +93,10 @@ def book_of(generation: Generation) -> Book | None:
 
 
 def acting(kind: type[R]) -> R | None:
-    """Return the record of the generation that asks, see :func:`asking`; ``None`` if none does."""
+    """Return the record of the generation whose doing it is, see :func:`author`; else None."""
     if importing_shared.get():
         return None
-    generation = asking()
+    generation = author()
     book = None if generation is None else generation.effects
     return None if book is None else book.records[kind]
 

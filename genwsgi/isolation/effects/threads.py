@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from genwsgi.isolation.asking import asking
+from genwsgi.isolation.asking import author
 from genwsgi.isolation.effects.base import Book, Patches, Record, Run, book_of, importing_shared
 from genwsgi.isolation.effects.claims import counted
 
@@ -70,7 +70,7 @@ class Threads(Record):
 
 def _start_for_generation(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # The code that starts it says whose it is: a shared pool's thread has anybody's context.
-    generation = asking()
+    generation = author()
     if generation is None or importing_shared.get():
         return _start(function, *args, **kwargs)
     thread = getattr(function, "__self__", None)
