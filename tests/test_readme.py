@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from genwsgi.ctl.__main__ import parser
 from genwsgi.server.settings import GenwsgiConfig
 from tests.helpers import wait_until
 from tests.process.harness import put, serving
@@ -79,7 +81,10 @@ def test_python_runs(block, folder):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_options_exist(document):
     """Every option that a document puts in code at the beginning is one that the command has."""
-    known = {flag for action in GenwsgiConfig().parser()._actions for flag in action.option_strings}
+    (commands,) = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    subcommands = commands.choices.values()
+    parsers = [GenwsgiConfig().parser(), parser(), *subcommands]
+    known = {flag for one in parsers for action in one._actions for flag in action.option_strings}
     named = set(re.findall(r"`(?:genwsgi )?(--[a-z-]+)", document.read_text()))
     assert named <= known
 

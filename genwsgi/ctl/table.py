@@ -68,5 +68,6 @@ def _row(host: Host) -> tuple[str, ...]:
         "" if host.release is None else f"release {host.release}",
         "" if host.generation is None else f"generation {host.generation}",
         f"{host.took:.3f} s" if host.took else "",
-        host.error,
+        # It comes from elsewhere, and must neither break the table nor steer the terminal.
+        "".join(char if char.isprintable() else " " for char in host.error),
     )

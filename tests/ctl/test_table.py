@@ -19,7 +19,7 @@ def hosts(state: str) -> list[Host]:
     """Two hosts, the second at ``state``."""
     return [
         Host("web1", "/run/shop", "committed", 7, 3, 0.25),
-        Host("web2", "/run/shop", state, error="why" if state == "failed" else ""),
+        Host("web2", "/run/shop", state, error="wh\ny" if state == "failed" else ""),
     ]
 
 
@@ -34,7 +34,7 @@ def test_a_pipe_gets_a_line_for_each_news():
     assert stream.getvalue() == (
         "web1  /run/shop  committed  release 7  generation 3  0.250 s\n"
         "web2  /run/shop  here\n"
-        "web2  /run/shop  failed  why\n"
+        "web2  /run/shop  failed  wh y\n"
     )
 
 
@@ -51,4 +51,4 @@ def test_a_terminal_gets_a_table_that_is_drawn_anew():
     second = stream.getvalue()[len(first) :]
     assert second.startswith("\x1b[3F\x1b[J")
     assert second.count("\n") == 3
-    assert second.endswith("why\n")
+    assert second.endswith("wh y\n")

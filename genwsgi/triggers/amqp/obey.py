@@ -21,6 +21,9 @@ from genwsgi.triggers.amqp.paths import check_path
 from genwsgi.triggers.amqp.settings import Settings
 from genwsgi.triggers.amqp.signing import check_time, is_signed, signed
 
+#: The longest reason that is answered and remembered, in characters.
+MAX_ERROR: Final = 2000
+
 #: Answers that are no outcome of an order.
 HERE: Final = "here"
 UNKNOWN: Final = "unknown"
@@ -297,7 +300,7 @@ class Obedience:
             "release": result.release,
             "generation": result.generation,
             "took": round(result.took, 3),
-            "error": "; ".join(part for part in (result.error, job.note) if part),
+            "error": "; ".join(part for part in (result.error, job.note) if part)[:MAX_ERROR],
         }
         job.held = result.outcome == Outcome.PREPARED
         deliveries, job.deliveries = job.deliveries, []
