@@ -154,12 +154,19 @@ def _extract_for_generation(
         frames = _looking.globals
     finally:
         _looking.globals = before
+    if len(frames) != len(found):
+        # Somebody else has wrapped lazycache since, and does not call ours.
+        frames = [None] * len(found)
     for summary, names in zip(found, frames, strict=True):
         if lookup_lines or _table_of_globals(names) is not None:
             with _meaning(names):
                 summary.line  # noqa: B018 -- it is looked up now and kept
     # walk_stack(None) counts the frames above it, of which there is one more than it knows of.
-    if found and frames[0] in (globals(), vars(traceback)) and found[0].name in _COUNTED:
+    if (
+        found
+        and any(frames[0] is own for own in (globals(), vars(traceback)))
+        and found[0].name in _COUNTED
+    ):
         del found[0]
     return found
 

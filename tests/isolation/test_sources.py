@@ -218,6 +218,14 @@ def test_lines_are_not_kept_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch
     assert len(sources._lines) == len(sources._order) == 2
 
 
+def test_others_wrap_the_line_cache(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracebacks are shown whole when somebody else has replaced what they are made with."""
+    old, _ = old_and_new(site)
+    monkeypatch.setattr(linecache, "lazycache", lambda *_: False)
+    assert "ValueError: in one" in old.formatted()
+    assert "in fail" in old.formatted()
+
+
 def test_what_is_cached_of_the_disk(site: Site) -> None:
     """Lines that linecache has kept of the disk are no generation's."""
     old, new = old_and_new(site)
