@@ -233,16 +233,19 @@ def test_the_probe_sees_the_world_of_a_worker(master: Master, root: Path) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_the_probe_is_the_user_that_the_workers_are(master: Master, root: Path) -> None:
+def test_the_probe_is_the_user_that_the_workers_are(
+    master: Master, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It can't read the store, which is root's as long as root writes to it, and needs not to."""
     (root / "seen").write_text("")
     (root / "seen").chmod(0o666)
     nobody = pwd.getpwnam("nobody")
     app = master("import os\nopen('seen', 'w').write(f'{os.geteuid()}')\n", "--user=nobody")
-    before = set(os.listdir(tempfile.gettempdir()))
+    (root / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(root / "temporary"))
     assert settle_scope(app, source_of(app), LOG)[1] == Report()
     assert (root / "seen").read_text() == str(nobody.pw_uid)
-    assert set(os.listdir(tempfile.gettempdir())) <= before
+    assert os.listdir(root / "temporary") == []
 
 
 def test_a_report_that_is_none(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
