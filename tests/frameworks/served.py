@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 from tests.helpers import wait_until
@@ -38,11 +37,10 @@ WRITTEN = "v0"
 #: Files that have a version.
 SOURCES = {".py", ".html", ".po", ".tpl", ".txt"}
 
-MARK = re.compile(r"\[(\w+) (v\d+)\]")
+#: How many releases stay on the disk.
+KEPT = 3
 
-#: Beside the generation's own objects, nothing of a retired one may be there after this many
-#: seconds.
-SOON = 1.0
+MARK = re.compile(r"\[(\w+) (v\d+)\]")
 
 
 class Offence(AssertionError):
@@ -173,6 +171,40 @@ class Census:
     objects: int
 
 
+#: What later swaps must leave as the first one did.
+STEADY = ("threads", "handlers", "atexit", "meta_path", "gc_callbacks")
+
+#: Open files vary with the connections to the database: each of the server's threads may have one
+#: with its journal, in the current generation.
+FILES = 2 * 4
+
+
+def differences(first: dict[int, Census], last: dict[int, Census]) -> list[str]:
+    """Return what later swaps have left in the workers, in words; nothing if all is well.
+
+    :param first: each worker after the first swap, by pid.
+    :param last: each worker now.
+    """
+    if first.keys() != last.keys():
+        return [f"workers {sorted(first)} have become {sorted(last)}"]
+    found = []
+    for pid, before in first.items():
+        for what in STEADY:
+            was, now = _steady(before, what), _steady(last[pid], what)
+            if was != now:
+                found.append(f"worker {pid}: {what} {was} became {now}")
+        if last[pid].files > before.files + FILES:
+            found.append(f"worker {pid}: {before.files} open files became {last[pid].files}")
+    return found
+
+
+def _steady(one: Census, what: str) -> object:
+    if what == "threads":
+        # The server makes its own as it needs them.
+        return [name for name in one.threads if not name.startswith("ThreadPoolExecutor-0_")]
+    return getattr(one, what)
+
+
 class Site:
     """A site that is being served.
 
@@ -193,6 +225,8 @@ class Site:
         self.deploys = 0
         self.server: Server
         self._browsers: list[Browser] = []
+        self._folders: list[Path] = []
+        self._read = 0
         self._release(WRITTEN)
 
     @property
@@ -211,10 +245,29 @@ class Site:
         """
         self._release(version, files)
         self.deploys += 1
-        self.server.wait_for_log(rf"committed: release {self.deploys + 1}-", timeout=60)
+        outcome = re.compile(rf"committed: release {self.deploys + 1}-|by watch: (failed|refused)")
+        with open(self.server.log_path, errors="replace") as log:
+            log.seek(self._read)
+            text = ""
+
+            def told() -> bool:
+                nonlocal text
+                text += log.read()
+                return outcome.search(text) is not None
+
+            try:
+                wait_until(told, timeout=60, what=f"{version} to be deployed")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.server.log()}") from None
+            self._read = log.tell()
+        if "committed: release" not in text:
+            raise AssertionError(text)
+        if len(self._folders) > KEPT:
+            shutil.rmtree(self._folders.pop(0))
 
     def _release(self, version: str, only: tuple[str, ...] = ()) -> None:
         folder = self._base / f"release-{self.deploys}-{version}"
+        self._folders.append(folder)
         shutil.copytree(self._source, folder, ignore=shutil.ignore_patterns("__pycache__"))
         for path in sorted(folder.rglob("*")):
             if path.suffix in SOURCES:
@@ -375,17 +428,3 @@ def serving_site(
         yield site
     finally:
         site.close()
-
-
-__all__ = (
-    "SOON",
-    "Any",
-    "Browser",
-    "Census",
-    "Offence",
-    "Page",
-    "Site",
-    "Visits",
-    "serving_site",
-    "visiting",
-)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frameworks.served import Browser, Offence, serving_site, visiting
+from tests.frameworks.served import Browser, Offence, differences, serving_site, visiting
 
 PAGE = {
     "view",
@@ -53,7 +53,7 @@ def test_django(tmp_path: Path, worker_class: str) -> None:
             log_in(browser)
         with visiting(browsers, visit) as visits:
             visits.wait_for("v0", 5)
-            for number in range(1, 5):
+            for number in range(1, 4):
                 site.deploy(f"v{number}")
                 visits.wait_for(f"v{number}", 5)
         site.wait_collected()
@@ -68,8 +68,12 @@ CHANGES = {
 }
 
 
+@pytest.mark.timeout(240)
 def test_django_admin(tmp_path: Path) -> None:
-    """An object is edited over 20 deploys by one session on one connection, each page whole."""
+    """An object is edited over 20 deploys by one session on one connection, each page whole.
+
+    What the generations leave does not add up either.
+    """
     with serving_site("django", tmp_path, "project.wsgi", setup="setup_site") as site:
         releases: list[dict[str, str]] = []
 
@@ -101,4 +105,6 @@ def test_django_admin(tmp_path: Path) -> None:
                 assert marks_of(editor.get("/").marks) == releases[-1]
                 assert editor.get(f"/where-{releases[-1]['url']}/").version == releases[-1]["view"]
                 visits.wait_for(f"v{number}", 3)
-        site.wait_collected()
+                if number == 1:
+                    begun = site.wait_collected()
+        assert differences(begun, site.wait_collected()) == []

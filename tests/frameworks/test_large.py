@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.frameworks.served import Browser, serving_site, visiting
 
 
@@ -34,10 +36,11 @@ def visit(browser: Browser) -> str:
     return page.version
 
 
+@pytest.mark.timeout(300)
 def test_large(tmp_path: Path) -> None:
     """Pages, an editor, an API and a session go on across deploys, on one version each."""
     with serving_site("large", tmp_path, "project.wsgi", setup="setup_site") as site:
-        browsers = [site.browser() for _ in range(2)]
+        browsers = [site.browser() for _ in range(1)]
         for browser in browsers:
             form = browser.get("/accounts/login/?next=/").hidden()
             fields = {**form, "login": "ann", "password": "secret"}
