@@ -152,6 +152,11 @@ class Broker:
         parameters.socket_timeout = parameters.stack_timeout = 10
         return pika.BlockingConnection(parameters)
 
+    def control(self, *words: str) -> None:
+        """Run ``rabbitmqctl`` for the node."""
+        script = SCRIPT.with_name("rabbitmqctl")
+        subprocess.run([script, *words], env=self._env, check=True, capture_output=True, timeout=60)
+
     def kill(self) -> None:
         """End the node as ``kill -9`` does; its data stay."""
         self._end(signal.SIGKILL)

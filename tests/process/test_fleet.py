@@ -18,7 +18,7 @@ import pytest
 from genwsgi.triggers.amqp.signing import signed
 from tests.helpers import wait_until
 from tests.process.fleet import BROKEN_ON, KEY, Fleet, fleet_of, offences
-from tests.process.harness import put
+from tests.process.harness import application, put, run_command, serving
 from tests.rabbitmq import Broker
 
 #: From the message to the first new response, in seconds: the median of several.
@@ -220,3 +220,50 @@ def test_a_broker_that_is_away_costs_no_request(tmp_path: Path, broker: Broker) 
             publisher.join(60)
         assert offences(tallies) == []
         assert tallies[0].first_seen["v1"] - back <= BACK
+
+
+def test_the_password_of_the_broker_is_shown_nowhere(tmp_path: Path) -> None:
+    """Neither the log, nor the configuration shown, nor the list of processes has it; and a broker
+    that is not there keeps nobody from serving.
+    """
+    application(tmp_path, "v0")
+    url = "amqp://shop:topsecret@127.0.0.1:1/shop"
+    options = [f"--amqp={url}", "--amqp-allow-unsigned", "--log-level=debug"]
+    with serving(tmp_path, *options) as server:
+        server.wait_for_log(
+            r"no orders from the broker amqp://shop:\*\*\*@127.0.0.1:1/shop: .*refused"
+        )
+        pids = [server.process.pid, server.coordinator(), *server.workers()]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+        assert b"amqp://shop:*********@127.0.0.1:1/shop" in lines[0]
+        assert server.get().startswith("v0")
+    shown = run_command(tmp_path, *options, "--print-config", "myapp:create_app")
+    assert "amqp://shop:***@127.0.0.1:1/shop" in shown.stdout
+    for text in (server.log(), shown.stdout, shown.stderr, repr(lines)):
+        assert "topsecret" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--amqp=amqp://h/"], "nobody's order could be believed"),
+        (["--amqp=amqp://h/", "--amqp-key-file=open.key"], "open.key is open to others (mode 644)"),
+        (["--amqp=amqp://h/", "--amqp-key-file=none.key"], "none.key can't be read"),
+        (["--amqp=http://u:topsecret@h/", "--amqp-allow-unsigned"], "the URL of a broker"),
+        (["--amqp=amqp://h/", "--amqp-allow-unsigned", "--amqp-ca=x"], "for amqps:// only"),
+        (["--release-root=/srv"], "--release-root without --amqp"),
+        (["--amqp-allow-unsigned"], "--amqp-allow-unsigned without --amqp"),
+    ],
+)
+def test_options_that_can_not_be_meant_are_refused_in_a_line(
+    tmp_path: Path, options: list[str], reason: str
+) -> None:
+    """The server does not start, and one line says what to do."""
+    application(tmp_path, "v0")
+    (tmp_path / "open.key").write_text(KEY)
+    (tmp_path / "open.key").chmod(0o644)
+    done = run_command(tmp_path, *options, "myapp:create_app")
+    assert done.returncode != 0
+    (line,) = done.stderr.strip().splitlines()
+    assert reason in line
+    assert "topsecret" not in line

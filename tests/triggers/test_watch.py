@@ -629,3 +629,18 @@ def test_the_options_make_a_trigger_that_says_what_changed(place):
     trigger.join(10.0)
     assert submitted == [("watch", "changed: n0.py, n1.py, n2.py and 2 more")]
     assert module.make({**options, "watch": False}, lambda *words: None, log) is None
+
+
+def test_other_roots_are_watched_when_code_comes_from_elsewhere(watch, orders, place):
+    """Told to follow, the watch gives orders for the new folder, and none for the old one."""
+    trigger = watch(place.root)
+    other = place.top / "release"
+    other.mkdir()
+    (other / "m.py").write_text("a = 1\n")
+    trigger.follow([str(other)])
+    orders.take("the order for the folder that is new to it")
+    place.replace(other / "m.py", "a = 2\n")
+    assert orders.take().paths == (str(other / "m.py"),)
+    place.replace(place.module, "a = 2\n")
+    place.replace(other / "m.py", "a = 3\n")
+    assert orders.take().paths == (str(other / "m.py"),)

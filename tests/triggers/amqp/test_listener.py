@@ -299,3 +299,22 @@ def test_a_rule_that_breaks_down_is_logged_and_hearing_goes_on(
         publish(broker, exchange, id="a")
         wait_until(lambda: "stumbled" in caplog.text, what="the log")
     wait_until(lambda: "a" in heard.ids, what="the order, which is still the latest")
+
+
+@pytest.mark.timeout(300)
+def test_a_broker_that_blocks_publishers_costs_answers_only(
+    broker: Broker, exchange: str, listen: Listen, monkeypatch: pytest.MonkeyPatch
+):
+    """Short of memory it takes no answers; when it has room again, orders come and are answered."""
+    monkeypatch.setattr(settings_module, "BLOCKED", 1.0)
+    heard = listen()
+    broker.control("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        # The broker holds a connection up as soon as something is published on it.
+        heard.listener._call(lambda: heard.listener._answer("nobody", "", {"id": "a"}))
+        wait_until(lambda: heard.listener.status()["problem"], 30, "the blocked connection")
+    finally:
+        broker.control("set_vm_memory_high_watermark", "0.6")
+    wait_until(lambda: heard.connected, 30, "the connection")
+    publish(broker, exchange, id="b")
+    wait_until(lambda: "b" in heard.ids, 30, "the order after")
