@@ -14,7 +14,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from genwsgi.deploy import protocol
@@ -31,31 +30,18 @@ from genwsgi.deploy.coordinator import (
 )
 from genwsgi.deploy.desk import Desk, Submission
 from genwsgi.deploy.journal import Journal
+from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
-from genwsgi.deploy.rundir import RunDirectory, peer_uid
+from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError, OrderError, ProtocolError
+from genwsgi.errors import GenwsgiError, OrderError
 
 #: How often an order is taken up again after the coordinator died over it.
 ATTEMPTS = 2
 
-#: Bytes that a peer may leave unread before it is taken for gone.
-BACKLOG = 4 * protocol.MAX_FRAME
-
 #: What the master writes into the coordinator's pipe when it got a SIGHUP.
 HANG_UP = b"H"
-
-
-@dataclass
-class Peer:
-    """One connection, of an agent or of a client."""
-
-    number: int
-    socket: socket.socket
-    decoder: protocol.Decoder = field(default_factory=protocol.Decoder)
-    outgoing: bytearray = field(default_factory=bytearray)
-    worker: bool = False
 
 
 class CoordinatorServer:
@@ -91,13 +77,12 @@ class CoordinatorServer:
         # What triggers watch, and what concerns the release that was read last.
         self._watched = self._read = tuple(watched)
         self._decision = Coordinator(committed, build_timeout=build_timeout)
-        self._peers: dict[int, Peer] = {}
-        self._count = 0
         self._clients: dict[str, Peer] = {}
         self._journal = Journal(directory, log)
         self._desk = Desk(self._wake, log)
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
+        self._peers = Peers(self._selector, log, self._hear, self._forget)
         self._stopped = False
         self._swept: frozenset[str] | None = None
         self._lists: deque[list[Action]] = deque()
@@ -122,7 +107,7 @@ class CoordinatorServer:
         listener = self._listen()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(listener, selectors.EVENT_READ, self._peers.accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._take_submitted)
         if self._master is not None:
             os.set_blocking(self._master, False)
@@ -132,13 +117,12 @@ class CoordinatorServer:
             while not self._stopped:
                 for key, events in self._selector.select(self._patience()):
                     if isinstance(key.data, Peer):
-                        self._serve(key.data, events)
+                        self._peers.serve(key.data, events)
                     else:
                         key.data(key.fileobj)
                 self._tick()
         finally:
-            for peer in list(self._peers.values()):
-                peer.socket.close()
+            self._peers.close()
             for end in (listener, self._wake_in, self._wake_out):
                 end.close()
             self._selector.close()
@@ -183,48 +167,6 @@ class CoordinatorServer:
 
     # -- connections
 
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        uid = peer_uid(connection)
-        if uid not in {0, os.geteuid()}:
-            self._log.warning("a connection of user %d was refused", uid)
-            connection.close()
-            return
-        connection.setblocking(False)
-        self._count += 1
-        peer = Peer(self._count, connection)
-        self._peers[peer.number] = peer
-        self._selector.register(connection, selectors.EVENT_READ, peer)
-
-    def _serve(self, peer: Peer, events: int) -> None:
-        if peer.number not in self._peers:
-            return  # lost over what was heard from another a moment ago
-        if events & selectors.EVENT_WRITE:
-            self._flush(peer)
-        if not events & selectors.EVENT_READ:
-            return
-        try:
-            data = peer.socket.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lose(peer)
-            return
-        try:
-            messages = peer.decoder.feed(data)
-        except ProtocolError as error:
-            self._log.error("a peer can't be understood and is cut off: %s", error)
-            self._lose(peer)
-            return
-        for message in messages:
-            if peer.number in self._peers:
-                self._hear(peer, message)
-
     def _hear(self, peer: Peer, message: protocol.Message) -> None:
         now = time.monotonic()
         decision = self._decision
@@ -250,45 +192,17 @@ class CoordinatorServer:
             if message.id not in self._journal:  # or else it asks again, after a connection broke
                 self._order(Order(message.id, message.trigger, message.force, message.detail))
         elif isinstance(message, protocol.StatusRequest):
-            self._send(peer, self._status())
+            self._peers.send(peer, self._status())
         else:
             self._log.error("a peer sent a %s, which is not for the coordinator", message)
-            self._lose(peer)
+            self._peers.lose(peer)
 
-    def _lose(self, peer: Peer) -> None:
-        if self._peers.pop(peer.number, None) is None:
-            return
-        self._selector.unregister(peer.socket)
-        peer.socket.close()
+    def _forget(self, peer: Peer) -> None:
         waiting = {order: client for order, client in self._clients.items() if client is not peer}
         self._clients = waiting
         if peer.worker:
             self._departed.append(peer.number)
             self._perform(())
-
-    def _send(self, peer: Peer, message: protocol.Message) -> None:
-        try:
-            peer.outgoing += protocol.encode(message)
-        except ProtocolError as error:
-            self._log.error("a peer can't be answered and is cut off: %s", error)
-            self._lose(peer)
-            return
-        if len(peer.outgoing) > BACKLOG:
-            self._lose(peer)
-        else:
-            self._flush(peer)
-
-    def _flush(self, peer: Peer) -> None:
-        try:
-            sent = peer.socket.send(peer.outgoing)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # It is gone; what it said before is still to be read, and then the end.
-            sent = len(peer.outgoing)
-        del peer.outgoing[:sent]
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.outgoing else 0)
-        self._selector.modify(peer.socket, wanted, peer)
 
     # -- orders
 
@@ -377,7 +291,7 @@ class CoordinatorServer:
             elif isinstance(action, Send):
                 peer = self._peers.get(action.worker)
                 if peer is not None:
-                    self._send(peer, action.message)
+                    self._peers.send(peer, action.message)
             elif isinstance(action, Report):
                 self._report(action.order, action.outcome)
             elif isinstance(action, Held):
@@ -454,7 +368,7 @@ class CoordinatorServer:
             self._log.info("%s: %s", what, outcome.reason)
         client = self._clients.pop(order.id, None)
         if client is not None:
-            self._send(client, outcome)
+            self._peers.send(client, outcome)
 
     def _status(self) -> protocol.Status:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy import server as module
+from genwsgi.deploy import peers
 from genwsgi.deploy.protocol import (
     MAX_FRAME,
     Abort,
@@ -554,13 +554,13 @@ def test_peer_of_another_user_is_refused(
     host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A connection of another user is closed before a word of it is read; root may connect."""
-    monkeypatch.setattr(module, "peer_uid", lambda connection: 4711)
+    monkeypatch.setattr(peers, "peer_uid", lambda connection: 4711)
     host.start()
     client = host.order("a")
     assert client.receive() is None
     assert "a connection of user 4711 was refused" in caplog.text
     assert "order a" not in caplog.text
-    monkeypatch.setattr(module, "peer_uid", lambda connection: 0)
+    monkeypatch.setattr(peers, "peer_uid", lambda connection: 0)
     monkeypatch.setattr(os, "geteuid", lambda: 4712)
     assert host.order("b").expect(OrderOutcome).outcome == "unchanged"
 
@@ -623,7 +623,7 @@ def test_peer_that_is_cut_off_as_it_reads_on(host: Host, monkeypatch: pytest.Mon
     worker.send(Failed(2, "no", ""))
     assert client.read(MAX_FRAME // 2) > 0
     with monkeypatch.context() as patch:
-        patch.setattr(module, "BACKLOG", 0)
+        patch.setattr(peers, "BACKLOG", 0)
         go.set()
         for peer in (other, worker):
             assert peer.receive() is None
