@@ -142,6 +142,14 @@ class Switch:
                 swaps=self._swaps,
             )
 
+    def after_fork(self) -> None:
+        """Go on in a child that was forked, where nobody is left who holds the lock.
+
+        That thread may have been between two of the steps: then a generation may be left that never
+        drains here.  Leases, and which generation is current, are right after each single step.
+        """
+        self._lock = threading.Lock()
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock, and after it end what finalizers could not let go meanwhile."""

@@ -278,12 +278,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _reset() -> None:
-    """Be as if nothing had been asked for; for tests, which share a process."""
-    global _updater, _forked
-    close()
-    _updater.end()
-    _updater.versions.leave()
-    _updater, _forked = Updater(Versions()), False

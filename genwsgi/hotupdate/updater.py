@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import GenwsgiError, UpdateRefused
@@ -79,6 +80,12 @@ class Request:
     begun: float = field(default_factory=time.monotonic)
 
 
+class Wake(Enum):
+    """What wakes the updater when there is no request."""
+
+    UP = "up"
+
+
 class Updater:
     """Makes updates of one process.
 
@@ -90,7 +97,8 @@ class Updater:
         self.last: Update | None = None
         self.keep: frozenset[str] = frozenset()
         self.build_timeout = BUILD_TIMEOUT
-        self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Request | Wake | None] = queue.SimpleQueue()
+        versions.on_idle(self._wake)
         self._thread: threading.Thread | None = None
         # Guards the start of the thread.
         self._starting = threading.Lock()
@@ -101,6 +109,7 @@ class Updater:
         self._running: dict[str, str] = {}
         self._told: set[str] = set()
         self._since: dict[int, float] = {}
+        self._changed_at = 0.0
 
     @property
     def is_updater(self) -> bool:
@@ -131,6 +140,9 @@ class Updater:
         owner = asking.asking()
         self._callbacks.append((callback, None if owner is None else weakref.ref(owner)))
 
+    def _wake(self) -> None:
+        self._queue.put(Wake.UP)
+
     def folders(self) -> list[str]:
         """Return the folders that the program's own modules are imported from now."""
         return sorted({*self._search.first, *(module.home for module in loaded().values())})
@@ -142,11 +154,15 @@ class Updater:
         self._thread = None
         self.versions.after_fork()
 
-    def end(self, timeout: float = 5.0) -> None:
-        """End the thread; for tests, which share a process."""
+    def close(self, timeout: float = 5.0) -> None:
+        """End the thread, and with it all versions but the first: the process is as it was before.
+
+        :param timeout: how long to wait for each, in seconds.
+        """
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(timeout)
+        self.versions.close(timeout)
 
     # The thread.
 
@@ -160,16 +176,20 @@ class Updater:
         in_use = False
         while True:
             try:
-                request = self._queue.get(timeout=TIDY if in_use else None)
+                # Pins wake it up when they end; what threads run has to be looked at.
+                wait = TIDY if time.monotonic() < self._changed_at + LONG else LONG / 10
+                request = self._queue.get(timeout=wait if in_use else None)
             except queue.Empty:
                 pass
             else:
                 if request is None:
                     return
-                self._serve(request)
+                if isinstance(request, Request):
+                    self._serve(request)
+                    self._changed_at = time.monotonic()
                 del request
             try:
-                in_use = self.versions.tidy() or bool(self.versions.in_use())
+                in_use = self.versions.tidy()
                 self._tell_of_long_ones()
             except Exception:
                 log.exception("looking after old versions failed; it is tried again")

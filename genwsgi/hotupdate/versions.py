@@ -69,7 +69,8 @@ class Versions:
         self._installed = False
         # Versions that no unit of work is pinned to, whose code threads may still be in.
         self._waiting: list[Generation] = []
-        self._switch = Switch(self._waiting.append)
+        self._wake: Callable[[], object] = lambda: None
+        self._switch = Switch(self._on_idle)
         self._janitor = Janitor(self._busy, lambda: False, lambda: None, tear_down=_let_go)
         self._first = first = Generation(1, "as started")
         first.name = "version 1"
@@ -82,6 +83,13 @@ class Versions:
     def switch(self) -> Switch:
         """Where units of work take their leases."""
         return self._switch
+
+    def on_idle(self, wake: Callable[[], object]) -> None:
+        """Call ``wake`` when the last unit of work of a replaced version has ended.
+
+        From any thread, finalizers included: it must return at once and wait for nothing.
+        """
+        self._wake = wake
 
     def take(self, plan: Plan) -> str:
         """Take a snapshot of what ``plan`` names and return its digest.
@@ -220,13 +228,15 @@ class Versions:
 
     def after_fork(self) -> None:
         """Go on in a child that was forked: it has none of the threads, and not the folder."""
+        # Another thread may have had its lock.
+        self._switch.after_fork()
         self._store = None
         self._janitor = Janitor(self._busy, lambda: False, lambda: None, tear_down=_let_go)
         if self._installed:
             self._janitor.start()
 
-    def leave(self, timeout: float = 5.0) -> None:
-        """Make version 1 the only one again; for tests, which share a process.
+    def close(self, timeout: float = 5.0) -> None:
+        """Make version 1 the only one again, with everything as it was before the first update.
 
         :param timeout: how long to wait for the teardown, in seconds.
         """
@@ -241,6 +251,10 @@ class Versions:
             effects.uninstall()
             imports.uninstall(self._provide)
             adopted.release()
+
+    def _on_idle(self, generation: Generation) -> None:
+        self._waiting.append(generation)
+        self._wake()
 
     def _provide(self) -> Generation | None:
         return self._switch.current

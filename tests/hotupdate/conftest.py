@@ -14,6 +14,8 @@ import pytest
 from genwsgi import hotupdate
 from genwsgi.hotupdate import Update
 from genwsgi.hotupdate.own import loaded
+from genwsgi.hotupdate.updater import Updater
+from genwsgi.hotupdate.versions import Versions
 from tests.isolation.fixtures import process, site
 from tests.isolation.sources import write
 
@@ -23,6 +25,13 @@ __all__ = ["program", "site"]
 PROCESS = frozenset({"filters"})
 
 _numbers = itertools.count(1)
+
+
+def reset() -> None:
+    """Begin anew with hotupdate, of which there is one in a process."""
+    hotupdate.close()
+    hotupdate._updater.close()
+    hotupdate._updater = Updater(Versions())
 
 
 class Program:
@@ -84,7 +93,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program
     try:
         yield made
     finally:
-        hotupdate._reset()
+        reset()
         made.forget()
     monkeypatch.undo()
     assert {name: value for name, value in process().items() if name in before} == before

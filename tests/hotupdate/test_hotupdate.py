@@ -266,3 +266,41 @@ def test_fork(program: Program) -> None:
     assert "child done" in done.stdout
     assert "parent done" in done.stdout
     assert done.stdout.count("hotupdate: forked: call auto_reload_module()") == 1
+
+
+SPAWNING = """
+import multiprocessing, sys
+sys.path.insert(0, {root!r})
+import {name}.rules
+from genwsgi import hotupdate
+
+def work(_number):
+    return {name}.rules.parse()
+
+def renew(number):
+    with open({fields!r}, "w") as file:
+        file.write(f"VERSION = {{number}}  # {{'x' * number}}")
+
+if __name__ == "__main__":
+    renew(2)
+    assert hotupdate.update("{name}.fields").outcome == "committed"
+    renew(3)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(work, range(2)) == [(2, 2)] * 2
+    print("done")
+"""
+
+
+def test_spawn(program: Program, tmp_path: Path) -> None:
+    """A process that is started afresh has the version that was current, whatever is on disk."""
+    script = tmp_path / "script.py"
+    fields = str(program.root / program.name / "fields.py")
+    script.write_text(SPAWNING.format(root=str(program.root), name=program.name, fields=fields))
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

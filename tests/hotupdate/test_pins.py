@@ -198,3 +198,43 @@ def test_pin_without_any_update() -> None:
         assert version == 1
     assert hotupdate.status().in_use == ()
     assert threading.active_count() >= 1
+
+
+def test_greenlets(program: Program) -> None:
+    """Each greenlet of a thread has its own pin."""
+    import gevent
+
+    rules = program.load("NAME.rules")
+    renew(program, 2)
+    seen = []
+
+    def item() -> None:
+        with hotupdate.pin():
+            gevent.sleep(0)
+            seen.append(rules.parse())
+
+    def other() -> None:
+        renew(program, 3)
+        seen.append(rules.parse())
+
+    gevent.joinall([gevent.spawn(item), gevent.spawn(other)], raise_error=True)
+    assert seen == [(3, 3), (2, 2)]
+
+
+def test_pickle(program: Program) -> None:
+    """In a pin the objects of its version are pickled and copied, whatever is current."""
+    import copy
+    import pickle
+
+    program.write(
+        {"NAME/rules.py": "from NAME.fields import VERSION\nclass Rule:\n    V = VERSION\n"}
+    )
+    rules = program.load("NAME.rules")
+    renew(program, 2)
+    with hotupdate.pin():
+        rule = rules.Rule()
+        renew(program, 3)
+        assert pickle.loads(pickle.dumps(rule)).V == 2
+        assert type(copy.deepcopy(rule)) is type(rule)
+    rule = rules.Rule()
+    assert pickle.loads(pickle.dumps(rule)).V == 3
