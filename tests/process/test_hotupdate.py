@@ -47,6 +47,9 @@ class Site(ThreadingHTTPServer):
         self.served: list[str] = []
         self.ending = False
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a crawler that is killed leaves in the middle of a page."""
+
     @property
     def url(self) -> str:
         """Where it is."""
@@ -100,6 +103,10 @@ class Crawler:
                 if name == "main.py":
                     text = prepared(text)
                 (self.release(1) / name).write_text(text)
+        self.start(site)
+
+    def start(self, site: Site) -> None:
+        """Start it; what it has said and made until now is forgotten."""
         with open(self.output, "wb") as output, open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", "main.py", site.url],
@@ -132,6 +139,10 @@ class Crawler:
         if self.process.poll() is not None:
             pytest.fail(f"the crawler has ended:\n{self.log.read_text()}")
         return True
+
+    def wait_for_the_broker(self) -> None:
+        """Wait until it hears orders."""
+        wait_until(lambda: "orders are heard from" in self.log.read_text(), 30, "the listener")
 
     def end(self, site: Site) -> None:
         """Let it come to its end."""
@@ -175,51 +186,132 @@ def check(crawler: Crawler, site: Site, last: int) -> None:
     assert {item["version"] for item in items} == set(range(1, last + 1))
 
 
-def test_fifty_updates_by_message(tmp_path: Path, site: Site, broker: Broker) -> None:
+class Publisher:
+    """Whoever publishes orders, with bare pika, and hears how they end."""
+
+    def __init__(self, broker: Broker, exchange: str) -> None:
+        self._connection = broker.connect()
+        self._channel = self._connection.channel()
+        self._answers = self._channel.queue_declare("", exclusive=True).method.queue
+        self._exchange = exchange
+        self._number = 0
+
+    def order(self, body: bytes, crawler: Crawler) -> dict[str, Any]:
+        """Publish an order and return the crawler's answer."""
+        self._number += 1
+        number = str(self._number)
+        asked = pika.BasicProperties(reply_to=self._answers, correlation_id=number)
+        self._channel.basic_publish(self._exchange, "", body, asked)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and crawler.alive():
+            _, properties, answer = self._channel.basic_get(self._answers, auto_ack=True)
+            # A host that has just connected may find the latest order twice, and answer twice.
+            if answer is not None and properties.correlation_id == number:
+                found: dict[str, Any] = json.loads(answer)
+                return found
+            self._connection.process_data_events(0.01)
+        pytest.fail(f"no answer:\n{crawler.log.read_text()}")
+
+    def close(self) -> None:
+        """Publish no more."""
+        self._connection.close()
+
+
+def order(path: Path, module: str = "crawler.fields") -> bytes:
+    """Return the publisher's bytes."""
+    text = '{"model_path": "%s", "is_append_path": true, "physical_path": "%s"}'
+    return (text % (module, path)).encode()
+
+
+@pytest.fixture
+def exchange() -> str:
+    """The test's own exchange, since the broker is shared."""
+    return f"hotupdate-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def settings(broker: Broker, exchange: str) -> dict[str, str]:
+    """The document's files, with the broker and the exchange of the test."""
+    call = "auto_reload_module()"
+    shown = files()
+    assert call in shown["main.py"]
+    return {
+        "settings.py": shown["settings.py"].replace("5672", str(broker.port)),
+        "main.py": shown["main.py"].replace(call, f"auto_reload_module(exchange={exchange!r})"),
+    }
+
+
+@pytest.fixture
+def publisher(broker: Broker, exchange: str) -> Iterator[Publisher]:
+    """A publisher that is connected."""
+    made = Publisher(broker, exchange)
+    yield made
+    made.close()
+
+
+def test_fifty_updates_by_message(
+    tmp_path: Path, site: Site, settings: dict[str, str], publisher: Publisher
+) -> None:
     """The publisher's own bytes, sent with bare pika, update a crawler at full speed."""
-    mq = files()["settings.py"].replace("5672", str(broker.port))
-    exchange = f"hotupdate-{uuid.uuid4().hex}"
-    # The exchange is the test's own, since the broker is shared; the rest is settings.MQ's.
-    settings = {"settings.py": mq, "main.py": files()["main.py"]}
-    settings["main.py"] = settings["main.py"].replace(
-        "auto_reload_module()", f"auto_reload_module(exchange={exchange!r})"
-    )
-    with crawling(tmp_path, site, **settings) as crawler, broker.connect() as connection:
-        channel = connection.channel()
-        answers = channel.queue_declare("", exclusive=True).method.queue
-        connected = f"orders are heard from .*, exchange {exchange}"
-        wait_until(lambda: re.search(connected, crawler.log.read_text()), 30, "the listener")
+    with crawling(tmp_path, site, **settings) as crawler:
+        crawler.wait_for_the_broker()
         for number in range(2, UPDATES + 2):
             crawler.write(number)
-            body = (
-                b'{"model_path": "crawler.fields", "is_append_path": true, "physical_path": "%s"}'
-                % bytes(crawler.release(number))
-            )
             made = len(crawler.items())
-            publish(channel, exchange, answers, number, body)
-            answer = receive(connection, channel, answers, number, crawler)
+            answer = publisher.order(order(crawler.release(number)), crawler)
             assert (answer["outcome"], answer["generation"]) == ("committed", number), answer
             wait_until(lambda: len(crawler.items()) >= made + THREADS, 30, "items")  # noqa: B023
         crawler.end(site)
     check(crawler, site, UPDATES + 1)
 
 
-def publish(channel: Any, exchange: str, answers: str, number: int, body: bytes) -> None:
-    """Send an order as any publisher does."""
-    asked = pika.BasicProperties(reply_to=answers, correlation_id=str(number))
-    channel.basic_publish(exchange, "", body, asked)
+def test_refusals(
+    tmp_path: Path, site: Site, settings: dict[str, str], publisher: Publisher
+) -> None:
+    """What must not be obeyed, or does not import, changes nothing, and its sender hears why."""
+    with crawling(tmp_path, site, **settings) as crawler:
+        crawler.wait_for_the_broker()
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        crawler.write(2)
+        crawler.write(3)
+        crawler.release(3).chmod(0o777)
+        crawler.write(4)
+        (crawler.release(4) / "crawler" / "fields.py").write_text("1 / 0\n")
+        for body, outcome, reason in (
+            (order(elsewhere), "refused", "is not below a release root"),
+            (order(crawler.release(3)), "refused", "others may write"),
+            (order(crawler.release(2), "crawler.missing"), "refused", "no module of this program"),
+            (order(crawler.release(2), "json"), "refused", "no module of this program"),
+            (order(crawler.release(4)), "failed", "ZeroDivisionError"),
+            (b"{", "refused", "not JSON"),
+        ):
+            answer = publisher.order(body, crawler)
+            assert (answer["outcome"], reason in answer["error"]) == (outcome, True), answer
+        assert "Traceback" in crawler.log.read_text()
+        answer = publisher.order(order(crawler.release(2)), crawler)
+        assert (answer["outcome"], answer["release"]) == ("committed", 3)
+        crawler.end(site)
+    assert {tuple(item["made_by"]) for item in crawler.items()} <= {(1, 1), (2, 2)}
 
 
-def receive(
-    connection: Any, channel: Any, answers: str, number: int, crawler: Crawler
-) -> dict[str, Any]:
-    """Wait for the crawler's answer."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and crawler.alive():
-        _, properties, body = channel.basic_get(answers, auto_ack=True)
-        # A host that has just connected may find the latest order twice, and answer twice.
-        if body is not None and properties.correlation_id == str(number):
-            answer: dict[str, Any] = json.loads(body)
-            return answer
-        connection.process_data_events(0.01)
-    pytest.fail(f"no answer:\n{crawler.log.read_text()}")
+def test_latecomer(
+    tmp_path: Path, site: Site, settings: dict[str, str], publisher: Publisher
+) -> None:
+    """A program that starts anew takes up the latest order that was given before."""
+    with crawling(tmp_path, site, **settings) as crawler:
+        crawler.wait_for_the_broker()
+        crawler.write(2)
+        publisher.order(order(crawler.release(2)), crawler)
+        crawler.process.terminate()
+        crawler.process.wait(10)
+        crawler.start(site)
+        wait_until(
+            lambda: (
+                crawler.alive()
+                and crawler.items()[-1:]
+                and crawler.items()[-1]["made_by"] == [2, 2]
+            ),
+            30,
+            "items of the latest order",
+        )
