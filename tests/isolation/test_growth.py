@@ -269,8 +269,20 @@ def test_verdicts(site: Site, installed: Path) -> None:
 
 def test_a_borrowed_name_is_no_import(site: Site, installed: Path) -> None:
     """A function that says it is of another module's (attrs' do) does not make its package join."""
-    write(installed, {"kit.py": "def evolve(): ...\n"})
-    importlib.import_module("kit")
-    site.write(shop="import kit\nkit.evolve.__module__ = 'shop'\n")
+    write(installed, {"borrower.py": "def evolve(): ...\n"})
+    importlib.import_module("borrower")
+    site.write(shop="import borrower\nborrower.evolve.__module__ = 'shop'\n")
     assert site.grow() == {}
     assert site.grow() == {}
+
+
+def test_what_can_t_be_found_is_not_asked_for_again(site: Site, installed: Path) -> None:
+    """A package that is not on the path any more does not end one build after the other."""
+    write(installed, {"hidden.py": "listed = []\n"})
+    importlib.import_module("hidden")
+    (installed / "hidden.py").unlink()
+    site.write(shop="import hidden\nclass Page: ...\nhidden.listed.append(Page)\n")
+    assert list(site.grow()) == ["hidden"]
+    current = site.live.current
+    assert current is not None
+    assert "hidden" not in current.modules.names
