@@ -24,8 +24,10 @@ TRIED = {
     "django": ("project.wsgi", "Django djangorestframework"),
     "large": (
         "project.wsgi",
-        "Django wagtail djangorestframework django-allauth django-filter django-taggit "
-        "django-treebeard swapper telepath",
+        (
+            "Django wagtail djangorestframework django-allauth django-filter django-taggit "
+            "django-treebeard swapper telepath"
+        ),
     ),
     "pyramid": ("shop", "pyramid venusian zope.interface"),
     "bottle": ("shop", "bottle"),
