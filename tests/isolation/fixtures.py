@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import threading
 import traceback
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ PATCHED: list[tuple[Any, tuple[str, ...]]] = [
     (signal, ("signal", "getsignal")),
     (sqlite3, ("register_adapter", "register_converter")),
     (sqlite3.dbapi2, ("register_adapter", "register_converter")),
+    (urllib.request, ("install_opener",)),
     (threading, (threads.START, "_register_atexit")),
     (warnings, ("_add_filter",)),
 ]

@@ -7,6 +7,7 @@ import functools
 import pickle
 import sqlite3
 import sys
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,3 +227,30 @@ def test_errors_are_the_library_s(site: Site) -> None:
     with pytest.raises(BuildError, match="reduction functions must be callable"):
         site.build()
     assert isinstance(functools.singledispatch(len).registry[object], type(len))
+
+
+def test_url_openers(site: Site) -> None:
+    """``urlopen`` uses the opener of the generation that calls it; without one the plain one."""
+    code = """
+        import urllib.request
+        class Handler(urllib.request.BaseHandler):
+            def gw_open(self, request):
+                return VERSION
+        urllib.request.install_opener(urllib.request.build_opener(Handler))
+        def ask():
+            return urllib.request.urlopen("gw://here")
+    """
+    before = urllib.request._opener  # type: ignore[attr-defined]
+    first, second = site.two(shop=code)
+    assert [call(one, "shop", "ask") for one in (first, second)] == [1, 2]
+    site.pending.close()
+    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    assert call(second, "shop", "ask") == 2
+    pending = site.request()
+    site.write(shop="")
+    third = site.serve()
+    with third.run(urllib.request.urlopen, "data:,plain") as plain:
+        assert plain.read() == b"plain"
+    pending.close()
+    site.live.close()
+    assert urllib.request._opener is before  # type: ignore[attr-defined]

@@ -43,6 +43,7 @@ def test_threads_of_a_failed_build(told: list[str], site: Site) -> None:
             pool.submit(len, ()).result()
             timer = threading.Timer(600, len)
             timer.name = "gw-timer"
+            timer.daemon = True
             timer.start()
             threading.Thread(target=stop.wait, name="gw-blocked", daemon=True).start()
             1 / 0
