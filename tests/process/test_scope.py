@@ -198,7 +198,8 @@ def test_a_coordinator_that_is_killed_while_a_scope_grows(root: Path) -> None:
         (root / "gate").unlink()
         outcome = server.wait_for_log(COMMITTED + r".*", timeout=40)[0]
         assert "kit joins the scope" in outcome
-        assert server.log().count("begins anew") == 2
+        # Once more if the look at the files, with which a watch begins, has superseded the order.
+        assert server.log().count("begins anew") in (2, 3)
         wait_until(lambda: answers(server) == {"v2 True"}, 20, "the new version everywhere")
         assert "kit" in committed(server)
     assert tally.offences == {}
