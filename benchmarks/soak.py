@@ -36,10 +36,12 @@ class Subject:
 
     :ivar visit: looks at pages and sends forms; returns their version.
     :ivar enter: what a visitor does first.
+    :ivar form: where a form is sent to.
     :ivar prepare: what the first visitor does before that.
     """
 
     target: str
+    form: str
     visit: Callable[[Browser], str]
     enter: Callable[[Browser], object]
     prepare: Callable[[Browser], object] = lambda _: None
@@ -49,11 +51,14 @@ class Subject:
 SUBJECTS = {
     "flask": Subject(
         "shop",
+        "/notes",
         test_flask.visit,
         lambda browser: browser.post("/login", {"user": "ann"}),
         lambda browser: browser.post("/setup", {}),
     ),
-    "django": Subject("project.wsgi", test_django.visit, test_django.log_in, setup="setup_site"),
+    "django": Subject(
+        "project.wsgi", "/", test_django.visit, test_django.log_in, setup="setup_site"
+    ),
 }
 
 

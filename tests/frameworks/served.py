@@ -99,6 +99,17 @@ class Browser:
         """Send a form; see :meth:`ask`."""
         return self.ask("POST", path, urlencode(fields), status=status)
 
+    def begin(self, path: str) -> None:
+        """Send a form whose content doesn't come, so that its request goes on until one leaves."""
+        self._connection.putrequest("POST", path)
+        self._connection.putheader("Cookie", self._cookie())
+        self._connection.putheader("Content-Type", "application/x-www-form-urlencoded")
+        self._connection.putheader("Content-Length", "10")
+        self._connection.endheaders()
+
+    def _cookie(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+
     def ask(
         self,
         method: str,
@@ -124,7 +135,7 @@ class Browser:
         return page
 
     def _once(self, method: str, path: str, body: str | None, kind: str) -> Page:
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        headers = {"Cookie": self._cookie()}
         if body is not None:
             headers |= {"Content-Type": kind, "Referer": "http://127.0.0.1/"}
         if "csrftoken" in self.cookies:
