@@ -65,7 +65,7 @@ class _Retired:
     threads: weakref.WeakSet[threading.Thread]
     since: float = field(default_factory=time.monotonic)
     holder: str = ""
-    pause: float = AGAIN[0]
+    pause: float = field(default_factory=lambda: AGAIN[0])
     again: float = 0.0
     looked: bool = False
 

@@ -168,6 +168,19 @@ def test_hand_over(site: Site, notes: list[Any]) -> None:
     assert site.live.statistics().leases == {1: 1, 2: 0}
 
 
+def test_each_is_called_in_its_own_context(site: Site, notes: list[Any]) -> None:
+    """``give`` runs in the context of the generation that gives, ``take`` in the new one's."""
+    site.write(
+        shop="import genwsgi\n"
+        "from genwsgi.generations.generation import active\n"
+        "genwsgi.put_forward('x', lambda: notes.append(active.get().number))\n"
+        "genwsgi.on_handover(lambda offered: notes.append(active.get().number))\n"
+    )
+    site.serve()
+    site.serve()
+    assert notes == [1, 2]
+
+
 def test_nothing_is_offered(site: Site, notes: list[Any]) -> None:
     """Who follows one that puts nothing forward gets nothing; the first one is not asked."""
     site.write(

@@ -78,8 +78,7 @@ def test_names_the_holder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who holds a retired generation is in the log once and in the status until it is gone."""
-    monkeypatch.setattr(janitor, "AGAIN", (0.05, 0.1))
-    monkeypatch.setattr(janitor._Retired, "pause", 0.05)
+    monkeypatch.setattr(janitor, "AGAIN", (0.05, 0.3))
     site.write(shop="import shop.models", shop__models=MODELS)
     generation = site.serve()
     shelf.append(generation.modules.modules["shop.models"].Page)
@@ -91,7 +90,7 @@ def test_names_the_holder(
     assert retired(site) == [GenerationStatus(1, "test", "retired", 0, None, text)]
     json.dumps([asdict(one) for one in site.live.status()])
     looked = site.live._janitor._left[0]
-    wait_until(lambda: looked.pause == 0.1, what="it is looked at again, and later each time")
+    wait_until(lambda: looked.pause == 0.3, what="it is looked at again, and later each time")
     assert len(lines(caplog, logging.WARNING)) == 1
     shelf.clear()
     wait_until(lambda: not retired(site), what="it is gone")

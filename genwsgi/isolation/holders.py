@@ -217,9 +217,6 @@ def referents(obj: Any, *, through_modules: bool = True, weak: bool = False) -> 
         target = _dereference(obj)
         if type(target) is FunctionType or type(target) is MethodType:
             found.append(target)
-    # The collector knows nothing of instances that have but slots, or nothing at all.
-    if _flags_of_class(kind) & _HEAP_TYPE:
-        found.append(kind)
     return found
 
 

@@ -67,11 +67,13 @@ def thread_place(thread: threading.Thread, builtins: object = None) -> str:
 def _frames(own: frozenset[int]) -> Iterator[tuple[str, FrameType]]:
     """Yield what every other thread runs, innermost first, with the thread's name in words."""
     known = {thread.ident: thread for thread in threading.enumerate()}
-    searching = threading.get_ident()
-    running: dict[int, FrameType] = {**sys._current_frames(), **_greenlets()}
+    # Without the frame that runs here: it would hold itself, and with it what is being searched.
+    running = {
+        ident: frame
+        for ident, frame in {**sys._current_frames(), **_greenlets()}.items()
+        if frame.f_globals is not globals()
+    }
     for ident, top in running.items():
-        if ident == searching:
-            continue
         thread = known.get(ident)
         name = f"thread {thread.name!r}" if thread is not None else f"thread or greenlet {ident}"
         if ident in own:

@@ -36,6 +36,8 @@ CODE = {
             pass
         class Slots:
             __slots__ = ()
+        class Label(str):
+            __slots__ = ()
         Pair = collections.namedtuple("Pair", "a b")
         class Colour(enum.Enum):
             RED = 1
@@ -110,6 +112,7 @@ class Receiver:
         lambda m: lambda: m.M,
         lambda m: functools.lru_cache(m.local),
         lambda m: m.Slots(),
+        lambda m: m.Label("of which the collector knows nothing"),
         lambda m: type("Heir", (m.M,), {}),
         lambda m: (x for x in [m.M]),
         lambda m: weakref.WeakValueDictionary({1: m.M}) and [m.M().f],
