@@ -45,9 +45,7 @@ def roots_of_threads(own: frozenset[int] = frozenset()) -> Iterator[tuple[str, o
     :param own: the idents of the threads that the generation in question started.
     """
     for name, frame in _frames(own):
-        place = f"{name}, at {place_of(frame)}"
-        yield place, _variables(frame)
-        yield place, frame
+        yield f"{name}, at {place_of(frame)}", _variables(frame)
 
 
 def thread_place(thread: threading.Thread, builtins: object = None) -> str:
