@@ -128,6 +128,8 @@ class Conductor:
 
     def heard(self, answer: Mapping[str, Any], now: float) -> list[Step]:
         """A host has answered."""
+        if self.over:
+            return []
         name = (str(answer.get("host")), str(answer.get("server")))
         outcome, step = str(answer.get("outcome")), str(answer.get("step"))
         if outcome == HERE:
@@ -135,7 +137,7 @@ class Conductor:
             if host.state == HERE:
                 host.release = _int(answer.get("release"))
             return self._count(now)
-        if answer.get("id") != self.order or self.phase in (Phase.CALLING, Phase.OVER):
+        if answer.get("id") != self.order or self.phase is Phase.CALLING:
             return []
         host = self.hosts.setdefault(name, Host(*name, HERE))
         if outcome == UNKNOWN:
