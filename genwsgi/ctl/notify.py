@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         conductor,
         order,
         news=lambda: table.show(conductor.hosts.values()),
-        say=lambda text: print(text, file=sys.stderr),
+        say=table.say if sys.stdout.isatty() else lambda text: print(text, file=sys.stderr),
     )
     try:
         sender.run(options.timeout)

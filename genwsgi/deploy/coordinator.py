@@ -294,7 +294,10 @@ class Coordinator(Moves):
         if self._deploy is None:
             return None
         impatient = self._book.impatient_at()
-        if impatient is None or self._phase in (Phase.HOLDING, Phase.COMMITTING):
+        waiting = self._book.waiting
+        # What others hold as well is not given up for an order that can wait.
+        held = self._phase is Phase.HOLDING and waiting is not None and not waiting.order.force
+        if impatient is None or held or self._phase is Phase.COMMITTING:
             return self._deploy.deadline
         return min(self._deploy.deadline, impatient)
 

@@ -52,3 +52,14 @@ def test_a_terminal_gets_a_table_that_is_drawn_anew():
     assert second.startswith("\x1b[3F\x1b[J")
     assert second.count("\n") == 3
     assert second.endswith("wh y\n")
+
+
+def test_a_line_on_a_terminal_stays_above_the_table():
+    """What is said is not overwritten when the table is drawn again below it."""
+    stream = Terminal()
+    table = Table(stream)
+    table.show(hosts("here"))
+    before = len(stream.getvalue())
+    table.say("the broker is away")
+    said = stream.getvalue()[before:]
+    assert said.startswith("\x1b[3F\x1b[Jthe broker is away\nHOST")

@@ -844,6 +844,14 @@ def test_no_order_supersedes_a_held_one():
     assert host.coordinator.statistics().running == "b"
 
 
+def test_an_order_by_force_supersedes_a_held_one():
+    """Who gives it is on this host and can't wait for a sender that may be gone."""
+    host = Host(2).to(Phase.HOLDING)
+    host.order("b", force=True)
+    (outcome,) = reports(host.tick(2.0))
+    assert (outcome.id, outcome.outcome) == ("a", Outcome.SUPERSEDED)
+
+
 def test_a_worker_that_dies_while_a_release_is_held_fails_it():
     """Not all are ready any more, so the sender is told."""
     host = Host(2).to(Phase.HOLDING)

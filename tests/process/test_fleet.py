@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import statistics
 import threading
@@ -123,6 +124,26 @@ def test_a_sender_that_dies_leaves_nothing_held(tmp_path: Path, broker: Broker) 
         status, text = fleet.together(fleet.release("v2"))
         assert status == 0, text
         assert fleet.versions() == {"v2"}
+
+
+def test_a_host_that_dies_while_all_prepare_keeps_the_others_as_they_are(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """It is named by the sender, and the host that had prepared drops what it held."""
+    with fleet_of(tmp_path, broker, 2) as fleet:
+        alive, dying = fleet.servers
+        slow = fleet.release("v1", "import time; time.sleep(2)\n")
+        process = fleet.begin("--all-or-none", "--expect=2", f"--path={slow}", "--timeout=6")
+        dying.wait_for_log("deploy by amqp")
+        os.kill(dying.coordinator(), signal.SIGKILL)
+        dying.process.kill()
+        text, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "not all were ready within 6 s" in text
+        assert re.search(rf"{dying.run_dir} .*no answer", text), text
+        alive.wait_for_log("failed: the sender calls it off")
+        assert alive.get().startswith("v0")
+        dying.process.wait(20)
 
 
 def refusals(fleet: Fleet) -> dict[str, Callable[[Path], bytes]]:
