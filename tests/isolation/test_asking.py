@@ -177,9 +177,16 @@ def test_bare_greenlet(site: Site) -> None:
         assert greenlet.greenlet(look).switch() == version
 
 
-def test_gevent_greenlet(site: Site) -> None:
+@pytest.fixture
+def gevent() -> Iterator[Any]:
+    """gevent, whose hub is gone after the test.  It keeps the frame that destroys it: this one."""
+    module = pytest.importorskip("gevent")
+    yield module
+    module.get_hub().destroy()
+
+
+def test_gevent_greenlet(site: Site, gevent: Any) -> None:
     """A greenlet and a pool of gevent's run code of the generation that it belongs to."""
-    gevent = pytest.importorskip("gevent")
     threadpool = pytest.importorskip("gevent.threadpool")
     first, second = site.two(**LOOKS)
     workers = threadpool.ThreadPool(1)
@@ -191,4 +198,3 @@ def test_gevent_greenlet(site: Site) -> None:
             assert generation.run(workers.spawn, look).get(timeout=10) == version
     finally:
         workers.kill()
-        gevent.get_hub().destroy()
