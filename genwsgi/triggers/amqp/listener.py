@@ -34,6 +34,9 @@ from genwsgi.triggers.amqp.settings import Settings
 #: hosts of a fleet do not come back all at once.
 BACKOFF: Final = (0.1, 3.0)
 
+#: A connection that has lasted so long, in seconds, was a good one: the pause begins anew.
+LASTED: Final = 10.0
+
 #: How long the thread waits for the broker at most before it looks at anything else, in seconds.
 GLANCE: Final = 0.5
 
@@ -126,15 +129,17 @@ class Listener:
         self._rules.resume()
         attempt = 0
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 with self._connected():
-                    attempt = 0
                     self._listen()
             except (AMQPError, OSError) as error:
                 self._note(why(error))
             except Exception as error:  # noqa: BLE001 (logged)
                 self._log.exception("the listener for orders stumbled; it connects again")
                 self._note(repr(error))
+            if time.monotonic() - began > LASTED:
+                attempt = 0
             pause = min(BACKOFF[1], BACKOFF[0] * 2**attempt) * random.uniform(0.5, 1.0)
             attempt = min(attempt + 1, 10)
             self._pause(pause)

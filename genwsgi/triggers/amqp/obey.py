@@ -105,7 +105,8 @@ class _Job:
     """A request on its way."""
 
     message: Message
-    body: bytes
+    fields: dict[str, Any]
+    body: bytes = b""
     deliveries: list[Delivery] = field(default_factory=list)
     replies: list[list[str]] = field(default_factory=list)
     held: bool = False
@@ -155,7 +156,7 @@ class Obedience:
                 self._memory.finish(key, {"outcome": Outcome.REFUSED, "error": refusal.reason})
                 continue
             order = message.id or key
-            self._jobs[order] = job = _Job(message, b"", replies=entry.replies)
+            self._jobs[order] = job = _Job(message, entry.fields, replies=entry.replies)
             self._request(order, job)
 
     def take(self, delivery: Delivery) -> None:
@@ -170,16 +171,20 @@ class Obedience:
                 delivery.settle(True)
         except Refusal as refusal:
             self._refuse(delivery, fields, refusal)
+        except Exception as error:  # noqa: BLE001 (logged) -- it must not come again and again
+            self._log.exception("an order broke down before it was given")
+            self._refuse(delivery, {}, Refusal(f"it broke down here: {error!r}"))
 
     def _believe(self, fields: dict[str, Any]) -> Message:
         """Return the message if it comes from somebody who may give orders."""
         settings = self._settings
+        # Before the signature: that is made of everything, whatever it may be.
+        message = read(fields)
         proven = bool(settings.keys) and "signature" in fields
         if proven and not is_signed(fields, settings.keys):
             raise Refusal("its signature is by none of the keys known here")
         if not proven and not settings.allow_unsigned:
             raise Refusal("it is not signed (--amqp-allow-unsigned would obey it)")
-        message = read(fields)
         if proven and not message.id and message.step is not Step.CALL:
             raise Refusal("it is signed and has no id, so that it could be sent again")
         window = settings.window if proven else math.inf
@@ -221,7 +226,7 @@ class Obedience:
         job = self._jobs.get(order)
         if job is not None:
             if message.step is Step.DEPLOY and job.message.step is Step.PREPARE:
-                self._word(order, job, message, fields, delivery)
+                self._word(order, job, message.issued_at, delivery)
             elif job.held:
                 self.counts["repeated"] += 1
                 answer = {"outcome": Outcome.PREPARED, "step": Step.PREPARE.value}
@@ -243,13 +248,11 @@ class Obedience:
         if delivery.late and not message.id and self._memory.is_done(delivery.body, committed):
             delivery.settle(True)
             return
-        job = _Job(message, b"" if message.id else delivery.body)
+        if message.path:
+            fields = {**fields, "physical_path": check_path(message.path, self._settings.roots)}
+        job = _Job(read(fields), fields, b"" if message.id else delivery.body)
         if message.step is Step.DEPLOY and self._memory.find(_prepared(order)) is not None:
             job.note = "it was not held here any more, and was built again"
-        if message.path:
-            real = check_path(message.path, self._settings.roots)
-            fields = {**fields, "physical_path": real}
-            job.message = read(fields)
         if message.step is Step.PREPARE and self._memory.find(order) is not None:
             raise Refusal("it was deployed before it is to be prepared")
         replies = [[delivery.reply_to, delivery.correlation_id]] if delivery.reply_to else []
@@ -259,21 +262,14 @@ class Obedience:
         self._join(job, delivery)
         self._request(order, job)
 
-    def _word(
-        self,
-        order: str,
-        job: _Job,
-        message: Message,
-        fields: dict[str, Any],
-        delivery: Delivery,
-    ) -> None:
-        """The order comes whose release is being prepared here, or held: it is to go live."""
-        if message.path:
-            fields = {**fields, "physical_path": job.message.physical_path}
-        self._memory.accept(order, Entry(message.issued_at, {}, fields, job.replies))
+    def _word(self, order: str, job: _Job, issued_at: float | None, delivery: Delivery) -> None:
+        """The order comes whose release is being prepared here, or held: that is to go live."""
+        prepare = job.fields
+        job.fields = {name: prepare[name] for name in prepare if name not in ("step", "hold")}
+        self._memory.accept(order, Entry(issued_at, {}, job.fields, job.replies))
         prepared = {"outcome": Outcome.PREPARED, "step": Step.PREPARE.value}
         self._memory.finish(_prepared(order), prepared)
-        job.message = read(fields)
+        job.message = read(job.fields)
         self._join(job, delivery)
         self._request(order, job)
 

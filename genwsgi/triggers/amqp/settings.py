@@ -86,7 +86,7 @@ class Settings:
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL that can't be meant.
+    """Refuse a URL that can't be meant, and parameters in it that can't be understood.
 
     :raises OptionError: it is no URL of a broker.
     """
@@ -94,7 +94,11 @@ def check_url(url: str) -> None:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("amqp", "amqps") and bool(parts.hostname)
         usable = usable and (parts.port is None or 0 < parts.port < 65536)
-    except ValueError:
+        if usable:
+            import pika
+
+            pika.URLParameters(url)
+    except Exception:  # noqa: BLE001 -- whatever it is that pika can't make of it
         usable = False
     if not usable:
         # Not the text itself: it may hold a password that can't be told from the rest.

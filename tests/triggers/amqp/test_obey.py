@@ -393,3 +393,38 @@ def test_a_refusal_is_said_once_though_the_message_is_found_as_well(
     for late in (False, True, False, False):
         host.deliver(body=b"{", late=late)
     assert len(caplog.records) == 2
+
+
+def test_a_signed_message_that_is_nested_deeply_is_refused():
+    """A signature is looked at when everything else is known to be plain."""
+    host = Host(keys=(KEY,), allow_unsigned=False)
+    deep = b"[" * 900 + b"]" * 900
+    for count in (9, 90, 900):
+        host.deliver(
+            body=b'{"id": "a", "signature": "00", "modules": ' + deep[900 - count :] + b"}"
+        )
+        host.deliver(
+            body=b'{"id": "a", "signature": "00", "x": ' + b"[" * count + b"]" * count + b"}"
+        )
+    assert (host.ids, host.settled) == ([], [False] * 6)
+
+
+def test_a_mistake_of_ours_is_a_refusal_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """What we can't cope with is rejected once, with the traceback in the log, and no loop."""
+    host = Host()
+    monkeypatch.setattr(host.builder, "committed", lambda: 1 / 0)
+    host.deliver(id="a")
+    assert host.settled == [False]
+    assert "ZeroDivisionError" in caplog.text
+    assert "it broke down here" in host.answers[0]["error"]
+
+
+def test_what_goes_live_is_what_was_prepared():
+    """Whatever the order that is the word says besides its id."""
+    host = Host()
+    host.deliver(id="a", step="prepare", hold=30, modules=["shop"])
+    host.builder.end(Result("prepared", 2))
+    host.deliver(id="a", model_path="other", physical_path="/etc", is_append_path=True)
+    assert host.builder.requests[-1] == Request("a", "shop", "", ("shop",))

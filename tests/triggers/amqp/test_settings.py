@@ -52,7 +52,17 @@ def test_somebody_must_be_believed(key_file: str):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h/", "amqp:", "amqp://", "amqp://h:0/", "amqp://h:99999/", "amqp://[::1/", "h"]
+    "url",
+    [
+        "http://h/",
+        "amqp:",
+        "amqp://",
+        "amqp://h:0/",
+        "amqp://h:99999/",
+        "amqp://[::1/",
+        "h",
+        "amqp://h/?heartbeat=x",
+    ],
 )
 def test_what_is_no_url_of_a_broker_is_refused(url: str):
     """A URL of another kind, or none, is refused in one line that does not repeat it."""
