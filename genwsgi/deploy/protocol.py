@@ -173,12 +173,16 @@ class OrderRequest:
     :ivar trigger: what asked.
     :ivar force: deploy even if the code is the committed code.
     :ivar detail: who and why, for people.
+    :ivar path: a folder to import from first, in this release and later ones; empty: as before.
+    :ivar modules: what must be in the scope, or else the order is refused.
     """
 
     id: str
     trigger: str
     force: bool
     detail: str
+    path: str = ""
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

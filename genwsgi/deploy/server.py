@@ -190,7 +190,16 @@ class CoordinatorServer:
         elif isinstance(message, protocol.OrderRequest):
             self._clients[message.id] = peer
             if message.id not in self._journal:  # or else it asks again, after a connection broke
-                self._order(Order(message.id, message.trigger, message.force, message.detail))
+                self._order(
+                    Order(
+                        message.id,
+                        message.trigger,
+                        message.force,
+                        message.detail,
+                        message.path,
+                        message.modules,
+                    )
+                )
         elif isinstance(message, protocol.StatusRequest):
             self._peers.send(peer, self._status())
         else:

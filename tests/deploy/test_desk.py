@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from genwsgi.deploy.desk import Desk
-from genwsgi.deploy.protocol import Abort, Committed, OrderOutcome, Outcome, Release
+from genwsgi.deploy.protocol import (
+    Abort,
+    Committed,
+    OrderOutcome,
+    OrderRequest,
+    Outcome,
+    Release,
+)
 from genwsgi.deploy.rundir import RunDirectory
 from tests.deploy.real import LOG, directory, release, short
 from tests.deploy.test_server import Host, commit, prepare
@@ -171,3 +178,19 @@ def test_few_outcomes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         desk.ended(OrderOutcome(name, Outcome.UNCHANGED, 1, "", "", 0.0), release(1))
     assert not desk.tell_again("a")
     assert desk.tell_again("b")
+
+
+def test_a_client_may_name_a_folder_and_modules_too(host: Host, tmp_path: Path) -> None:
+    """An order through the socket says as much as one that a trigger hands in."""
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "shop.py").write_text("V = 9\n")
+    host.start()
+    worker = host.worker(101)
+    client = host.connect()
+    client.send(OrderRequest("one", "ctl", False, "by hand", str(newer), ("shop",)))
+    assert prepare(worker).path == (str(newer),)
+    commit(worker)
+    assert client.expect(OrderOutcome).outcome == Outcome.COMMITTED
+    client.send(OrderRequest("two", "ctl", False, "by hand", "", ("none",)))
+    assert client.expect(OrderOutcome).outcome == Outcome.REFUSED
