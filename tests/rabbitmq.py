@@ -95,6 +95,8 @@ class Broker:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "env.conf"),
+            # Or else a node that can't start leaves it where the tests are run.
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
             # One scheduler that sleeps when there is nothing to do: the tests need the machine.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
             # The script then becomes the node, so that the node's pid is ours to signal.
