@@ -42,6 +42,10 @@ def test_names_that_were_taken_stay(program: Program) -> None:
     program.write({"NAME/fields.py": "VERSION = 3\n"})
     program.update("NAME.fields")
     assert (parse(), second()) == ((1, 1), (2, 2))
+    wait_until(
+        lambda: [held.number for held in hotupdate.status().held] == [2], what="the end of 2"
+    )
+    assert (parse(), second()) == ((1, 1), (2, 2))
 
 
 def test_failed_update_changes_nothing(program: Program, caplog: pytest.LogCaptureFixture) -> None:
