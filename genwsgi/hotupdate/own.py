@@ -86,6 +86,11 @@ class Search:
         """Return a search that begins in ``folder``."""
         return Search([folder, *(other for other in self.first if other != folder)])
 
+    def only(self, modules: Iterable[Module]) -> Search:
+        """Return a search in the first folder, and in those of the others that have a module."""
+        used = {module.home for module in modules}
+        return Search([f for n, f in enumerate(self.first) if n == 0 or f in used])
+
     def find(self, name: str) -> Module | None:
         """Return the module as an import would find it now; ``None``: there is none of ours."""
         if name.partition(".")[0] in _NEVER:
@@ -99,10 +104,6 @@ class Search:
             if found is not None and not _installed(found.home):
                 return found
         return None
-
-    def names(self, path: str, modules: Iterable[Module]) -> list[str]:
-        """Return which of ``modules`` the file at ``path`` (a real path) is the source of."""
-        return [m.name for m in modules if os.path.realpath(m.file) == path]
 
 
 def _bases(name: str) -> Sequence[str]:

@@ -37,14 +37,23 @@ class Sources:
     def __init__(self) -> None:
         self._hashes: dict[str, tuple[tuple[int, ...], str]] = {}
         self._imports: dict[tuple[str, str], Imports | None] = {}
+        # What was known before begin(), and is forgotten at the next one unless it is asked for.
+        self._old_hashes: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._old_imports: dict[tuple[str, str], Imports | None] = {}
+
+    def begin(self) -> None:
+        """An update begins: what the last one did not ask for (older releases) is forgotten."""
+        self._old_hashes, self._hashes = self._hashes, {}
+        self._old_imports, self._imports = self._imports, {}
 
     def hash(self, file: str) -> str:
         """Return what tells the content of ``file`` from another; empty if it can't be read."""
         try:
             found = os.stat(file)
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            known = self._hashes.get(file)
+            known = self._hashes.get(file) or self._old_hashes.get(file)
             if known is not None and known[0] == stamp:
+                self._hashes[file] = known
                 return known[1]
             with open(file, "rb") as opened:
                 digest = hashlib.sha256(opened.read()).hexdigest()
@@ -56,6 +65,8 @@ class Sources:
     def imports(self, module: Module) -> Imports | None:
         """Return what ``module`` imports; ``None``: its source can't be read or parsed."""
         key = (module.name, self.hash(module.file))
+        if key in self._old_imports:
+            self._imports[key] = self._old_imports[key]
         if key not in self._imports:
             try:
                 with open(module.file, "rb") as opened:

@@ -224,6 +224,7 @@ class Updater:
 
     def _update(self, request: Request) -> tuple[str, str, tuple[str, ...]]:
         """Make one update; return its outcome, a remark and what was rebuilt."""
+        self._sources.begin()
         search = self._search.put_first(request.path) if request.path else self._search
         mine = loaded()
         self._note(mine, set(request.touched), request.modules)
@@ -246,7 +247,7 @@ class Updater:
         generation = self._build(digest, plan)
         old = self.versions.swap(generation, digest, plan.modules)
         del generation
-        self._search = search
+        self._search = search.only(plan.modules.values())
         self._remember(digest, plan, mine, search)
         new = self.versions.current
         log.info("hotupdate by %s: version %d: %s", request.source, new.number, plan.describe())
