@@ -7,8 +7,8 @@ import os
 import re
 from typing import Final
 
-#: A URL of a broker with a password, up to the password; and the password.
-_WITH_PASSWORD: Final = re.compile(rb"(amqps?://[^\s\0/@:]*:)([^\s\0/@]+)(?=@)")
+#: A URL of a broker with a password, up to the password; and the password, to the last "@".
+_WITH_PASSWORD: Final = re.compile(rb"(?i)(amqps?://[^\s\0/@:]*:)([^\s\0/?#]+)(?=@)")
 
 #: Where in /proc/self/stat the addresses of the command line are, counted from the third field.
 _ARG_START: Final = 45

@@ -92,7 +92,7 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("amqp", "amqps") and bool(parts.hostname)
+        usable = url.startswith(("amqp://", "amqps://")) and bool(parts.hostname)
         usable = usable and (parts.port is None or 0 < parts.port < 65536)
         if usable:
             import pika

@@ -55,6 +55,7 @@ def test_somebody_must_be_believed(key_file: str):
     "url",
     [
         "http://h/",
+        "AMQPS://h/",
         "amqp:",
         "amqp://",
         "amqp://h:0/",
@@ -105,6 +106,8 @@ def test_the_password_is_shown_nowhere():
         assert "secret" not in text
     assert settings.shown == "amqp://user:***@broker:5673/shop"
     assert without_password("amqp://broker/x") == "amqp://broker/x"
+    for odd in ("AMQPS://user:se@cret@h/", "amqp://user:secret:secret@h/", "amqp://:secret@h/"):
+        assert "cret" not in without_password(odd)
     assert hidden.reveal() == URL
     assert json.loads(json.dumps(hidden)) == URL
 
