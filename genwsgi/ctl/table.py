@@ -61,13 +61,14 @@ class Table:
 
 
 def _row(host: Host) -> tuple[str, ...]:
-    return (
+    row = (
         host.host,
         host.server,
         host.state,
         "" if host.release is None else f"release {host.release}",
         "" if host.generation is None else f"generation {host.generation}",
         f"{host.took:.3f} s" if host.took else "",
-        # It comes from elsewhere, and must neither break the table nor steer the terminal.
-        "".join(char if char.isprintable() else " " for char in host.error),
+        host.error,
     )
+    # All of it comes from elsewhere, and must neither break the table nor steer the terminal.
+    return tuple("".join(char if char.isprintable() else " " for char in part) for part in row)

@@ -54,6 +54,13 @@ def test_a_terminal_gets_a_table_that_is_drawn_anew():
     assert second.endswith("wh y\n")
 
 
+def test_what_hosts_say_of_themselves_does_not_steer_the_terminal():
+    """Control characters in names and states are shown as spaces."""
+    stream = io.StringIO()
+    Table(stream).show([Host("web\x1b[2J", "/run\n", "here\r")])
+    assert stream.getvalue() == "web [2J  /run   here \n"
+
+
 def test_a_line_on_a_terminal_stays_above_the_table():
     """What is said is not overwritten when the table is drawn again below it."""
     stream = Terminal()
