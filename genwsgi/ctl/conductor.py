@@ -130,6 +130,8 @@ class Conductor:
         """A host has answered."""
         if self.over:
             return []
+        if answer.get("id") != self.order:
+            return []  # of another order, or of an old one that somebody sends again
         name = (str(answer.get("host")), str(answer.get("server")))
         outcome, step = str(answer.get("outcome")), str(answer.get("step"))
         if outcome == HERE:
@@ -137,7 +139,7 @@ class Conductor:
             if host.state == HERE:
                 host.release = _int(answer.get("release"))
             return self._count(now)
-        if answer.get("id") != self.order or self.phase is Phase.CALLING:
+        if self.phase is Phase.CALLING:
             return []
         host = self.hosts.setdefault(name, Host(*name, HERE))
         if outcome == UNKNOWN:
@@ -148,8 +150,7 @@ class Conductor:
             return []
         host.state, host.error = outcome, str(answer.get("error") or "")
         host.release, host.generation = _int(answer.get("release")), _int(answer.get("generation"))
-        took = answer.get("took")
-        host.took = float(took) if isinstance(took, (int, float)) else 0.0
+        host.took = _seconds(answer.get("took"))
         return self._advance(now)
 
     def tick(self, now: float) -> list[Step]:
@@ -251,3 +252,8 @@ _STEPS: Final = {
 
 def _int(value: object) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _seconds(value: object) -> float:
+    # An int may be too large for a float.
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e9 else 0.0

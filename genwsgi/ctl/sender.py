@@ -14,7 +14,7 @@ from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroke
 
 from genwsgi.ctl.conductor import Conductor
 from genwsgi.triggers.amqp.listener import declare_exchange, declare_latest, why
-from genwsgi.triggers.amqp.message import Step
+from genwsgi.triggers.amqp.message import Refusal, Step, load
 from genwsgi.triggers.amqp.settings import Settings
 from genwsgi.triggers.amqp.signing import is_signed, signed
 
@@ -128,7 +128,7 @@ class Sender:
         settings, conductor = self._settings, self._conductor
         issued_at = int(time.time())
         if step is Step.CALL:
-            fields: dict[str, Any] = {"id": uuid.uuid4().hex, "step": step.value}
+            fields: dict[str, Any] = {"id": conductor.order, "step": step.value}
             fields |= {name: self._order[name] for name in ("target",) if name in self._order}
         else:
             fields = {**self._order, "id": conductor.order}
@@ -151,10 +151,9 @@ class Sender:
         self._channel.basic_publish(exchange, "", body.encode(), properties, mandatory=order)
 
     def _hear(self, _channel: Any, _method: Any, _properties: Any, body: bytes) -> None:
-        try:
-            answer = json.loads(body)
-        except ValueError:
-            return
+        # Whoever may publish can write to us, so anything may come.
         keys = self._settings.keys
-        if isinstance(answer, dict) and (not keys or is_signed(answer, keys)):
-            self._add(self._conductor.heard(answer, time.monotonic()))
+        with contextlib.suppress(Refusal):
+            answer = load(body)
+            if not keys or is_signed(answer, keys):
+                self._add(self._conductor.heard(answer, time.monotonic()))

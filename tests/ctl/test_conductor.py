@@ -26,9 +26,7 @@ class Fleet:
 
     def here(self, *hosts: str) -> list[Step]:
         """Hosts answer the roll call."""
-        return [
-            step for host in hosts for step in self.say(host, "here", step="call", id="another")
-        ]
+        return [step for host in hosts for step in self.say(host, "here", step="call")]
 
     def say(self, host: str, outcome: str, **more: Any) -> list[Step]:
         """A host answers."""
@@ -198,12 +196,14 @@ def test_answers_that_may_be_lost_are_asked_for():
 
 
 def test_an_answer_about_another_order_is_none():
-    """Only answers with the id of this order count."""
+    """Only answers with the id of this order count, those to a roll call too."""
     fleet = Fleet()
+    fleet.say("old", "here", step="call", id="another")
     fleet.here("a")
     fleet.tick(ROLL_CALL)
     fleet.say("a", "committed", step="deploy", id="another")
     assert not fleet.conductor.over
+    assert fleet.states == {"a": "ordered"}
 
 
 def test_giving_up_aborts_what_is_prepared_and_ends_the_rest():

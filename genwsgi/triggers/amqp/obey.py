@@ -325,9 +325,22 @@ class Obedience:
             shown = f" {name}" if isinstance(name, str) and name.isprintable() else ""
             tell("amqp order%s: refused: %s", shown[:140], refusal.reason)
         delivery.settle(False)
-        order = name if isinstance(name, str) else ""
-        answer = {"id": order, "outcome": Outcome.REFUSED, "error": refusal.reason}
-        self._tell(delivery.reply_to, delivery.correlation_id, None, answer)
+        step = fields.get("step", Step.DEPLOY.value)
+        answer = {
+            "id": name if isinstance(name, str) else "",
+            "step": step if step in _STEPS else "",
+            "outcome": Outcome.REFUSED,
+            "error": refusal.reason,
+        }
+        # Or else anybody could have us sign that somebody's order, whose id he names, is refused.
+        keys = self._settings.keys if self._is_proven(fields) else ()
+        self._tell(delivery.reply_to, delivery.correlation_id, None, answer, keys)
+
+    def _is_proven(self, fields: dict[str, Any]) -> bool:
+        try:
+            return is_signed(fields, self._settings.keys)
+        except Refusal:
+            return False
 
     def _was_said(self, delivery: Delivery) -> bool:
         """Whether this refusal was logged when the message came on its other way.
@@ -340,18 +353,25 @@ class Obedience:
         return said
 
     def _tell(
-        self, reply_to: str, correlation_id: str, message: Message | None, answer: dict[str, Any]
+        self,
+        reply_to: str,
+        correlation_id: str,
+        message: Message | None,
+        answer: dict[str, Any],
+        keys: tuple[bytes, ...] | None = None,
     ) -> None:
         if not reply_to:
             return
         named = {"id": message.id, "step": message.step.value} if message is not None else {}
         whole = {**_BLANK, **self._names, **named, **answer, "issued_at": round(time.time(), 3)}
-        keys = self._settings.keys
+        keys = self._settings.keys if keys is None else keys
         try:
             self._answer(reply_to, correlation_id, signed(whole, keys[:1]))
         except Refusal:  # what was asked can't be signed: nobody of ours has asked it
             self._log.info("an answer to %s can't be signed and is not given", reply_to)
 
+
+_STEPS: Final = tuple(step.value for step in Step)
 
 _BLANK: Final[dict[str, Any]] = {
     "id": "",

@@ -77,11 +77,17 @@ def signed(fields: Mapping[str, Any], keys: Iterable[bytes]) -> dict[str, Any]:
 
 
 def is_signed(fields: Mapping[str, Any], keys: Iterable[bytes]) -> bool:
-    """Whether the object bears a signature by one of ``keys``.  A near miss takes no longer."""
+    """Whether the object bears a signature by one of ``keys``.  A near miss takes no longer.
+
+    :raises Refusal: what has no canonical form bears none.
+    """
     given = fields.get("signature")
     if not isinstance(given, str) or not given.isascii():
         return False
-    return any(hmac.compare_digest(sign(fields, key), given) for key in keys)
+    try:
+        return any(hmac.compare_digest(sign(fields, key), given) for key in keys)
+    except RecursionError as error:
+        raise Refusal("it is nested too deeply to be signed") from error
 
 
 def check_time(issued_at: float | None, expires: float | None, now: float, window: float) -> None:

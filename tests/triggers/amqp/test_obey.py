@@ -160,6 +160,19 @@ def test_signed_orders_only():
     assert is_signed(host.whole[-1][2], [KEY])
 
 
+@pytest.mark.parametrize("forge", [{}, {"signature": "00"}, {"release": "\ud800"}])
+def test_nobody_without_the_key_has_a_host_sign_an_answer(forge: dict[str, Any]):
+    """Or else he could have it say that somebody's order, whose id he names, is refused."""
+    host = Host(keys=(KEY,), allow_unsigned=False)
+    host.deliver(id="a", **forge)
+    assert "signature" not in host.whole[0][2]
+    host.deliver_signed(
+        id="a", physical_path="/nowhere", is_append_path=True, step="prepare", hold=1
+    )
+    assert is_signed(host.whole[1][2], [KEY])
+    assert host.whole[1][2]["step"] == "prepare"
+
+
 def test_a_forged_signature_is_refused_even_where_unsigned_orders_are_good():
     """Whoever signs means to be checked."""
     host = Host(keys=(KEY,))
