@@ -195,8 +195,8 @@ class Conductor:
         """The roll call is over."""
         found, expected = len(self.hosts), self._expect
         if not found or (expected is not None and found < expected):
-            wanted = "" if expected is None else f" of the {expected} expected"
-            self.problem = f"{found or 'no'} hosts{wanted} are there: nothing was ordered"
+            there = "nobody" if expected is None else f"{found} of {expected} hosts"
+            self.problem = f"nothing was ordered, for {there} answered the roll call"
             self.phase = Phase.OVER
             return []
         if not self._all_or_none:

@@ -78,7 +78,7 @@ def test_where_nobody_is_there_nothing_is_ordered():
     """An order that nobody hears is none."""
     fleet = Fleet()
     assert fleet.tick(ROLL_CALL) == []
-    assert fleet.conductor.problem == "no hosts are there: nothing was ordered"
+    assert fleet.conductor.problem == "nothing was ordered, for nobody answered the roll call"
 
 
 def test_a_number_of_hosts_is_waited_for():
@@ -90,7 +90,9 @@ def test_a_number_of_hosts_is_waited_for():
     fewer = Fleet(expect=2, timeout=30.0)
     fewer.here("a")
     assert fewer.tick(30.0) == []
-    assert fewer.conductor.problem == "1 hosts of the 2 expected are there: nothing was ordered"
+    assert fewer.conductor.problem == (
+        "nothing was ordered, for 1 of 2 hosts answered the roll call"
+    )
 
 
 @pytest.mark.parametrize("outcome", ["failed", "refused", "superseded"])

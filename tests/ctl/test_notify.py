@@ -170,7 +170,7 @@ def test_fewer_hosts_than_expected_are_ordered_nothing(fleet: list[Player], noti
     """Said how many there are, nothing is ordered without all of them."""
     status, text = notify("--wait", "--expect", "4", "--timeout", "1.5")
     assert status == 1
-    assert "3 hosts of the 4 expected are there: nothing was ordered" in text
+    assert "nothing was ordered, for 3 of 4 hosts answered the roll call" in text
     assert [one.requests for one in fleet] == [[], [], []]
 
 
@@ -178,7 +178,7 @@ def test_another_application_s_hosts_are_not_counted(fleet: list[Player], notify
     """Hosts that serve another target neither obey nor answer."""
     status, text = notify("--wait", "--target", "blog")
     assert status == 1
-    assert "no hosts are there" in text
+    assert "nobody answered the roll call" in text
     assert notify("--wait", "--target", "shop")[0] == 0
 
 
@@ -190,7 +190,7 @@ def test_answers_that_nobody_has_signed_are_not_believed(
     stranger.listener.start()
     try:
         wait_until(lambda: stranger.listener.status()["connected"], 30)
-        assert "no hosts are there" in notify("--wait")[1]
+        assert "nobody answered the roll call" in notify("--wait")[1]
     finally:
         stranger.listener.stop()
         stranger.listener.join(10)

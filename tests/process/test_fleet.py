@@ -135,6 +135,7 @@ def test_a_host_that_dies_while_all_prepare_keeps_the_others_as_they_are(
         slow = fleet.release("v1", "import time; time.sleep(2)\n")
         process = fleet.begin("--all-or-none", "--expect=2", f"--path={slow}", "--timeout=6")
         dying.wait_for_log("deploy by amqp")
+        orphans = dying.workers()
         os.kill(dying.coordinator(), signal.SIGKILL)
         dying.process.kill()
         text, _ = process.communicate(timeout=60)
@@ -144,6 +145,7 @@ def test_a_host_that_dies_while_all_prepare_keeps_the_others_as_they_are(
         alive.wait_for_log("failed: the sender calls it off")
         assert alive.get().startswith("v0")
         dying.process.wait(20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), 30)
 
 
 def refusals(fleet: Fleet) -> dict[str, Callable[[Path], bytes]]:
