@@ -110,11 +110,11 @@ class Planner:
                 imports = self._sources.imports(module)
                 if imports is None or within(module.name, plan.modules):
                     continue
-                hit = sorted(name for name in imports.names if within(name, reached))
+                hit = sorted(name for name in imports.names if _is_reached(name, reached))
                 if not hit or self._is_kept(module, imports):
                     continue
                 if module.package:
-                    taken = plan.reexports[module.name] = _taken(imports, reached)
+                    taken = plan.reexports[module.name] = _taken(imports, plan.modules, reached)
                     reached.update(f"{module.name}.{alias}" for alias in taken)
                 else:
                     reached.add(module.name)
@@ -162,13 +162,24 @@ class Planner:
         return uses or within(module.name, self._keep)
 
 
-def _taken(imports: Imports, names: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return what a package takes out of modules of ``names``: not the modules themselves."""
+def _taken(
+    imports: Imports, modules: Collection[str], reached: Collection[str]
+) -> dict[str, tuple[str, str]]:
+    """Return the names that a package takes out of ``modules``, or out of other packages' taken.
+
+    Not those that are modules themselves: these are handles.
+    """
     return {
         alias: (source, name)
         for alias, (source, name) in imports.taken.items()
-        if within(source, names) and f"{source}.{name}" not in names
+        if f"{source}.{name}" not in modules
+        and (within(source, modules) or _is_reached(f"{source}.{name}", reached))
     }
+
+
+def _is_reached(name: str, reached: Collection[str]) -> bool:
+    """Whether ``name`` is, or lies below, one of ``reached``, or may be in a package by ``*``."""
+    return within(name, reached) or f"{name.rpartition('.')[0]}.*" in reached
 
 
 def _not_found(name: str, search: Search, loaded: Mapping[str, Module]) -> str:

@@ -6,14 +6,12 @@ from the broker, from the file watch and from :func:`genwsgi.hotupdate.update`; 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -22,8 +20,9 @@ from genwsgi.errors import GenwsgiError, UpdateRefused
 from genwsgi.generations.generation import Generation
 from genwsgi.hotupdate.own import Module, Search, loaded
 from genwsgi.hotupdate.plan import Plan, Planner
-from genwsgi.hotupdate.source import Sources, compiled_from_another
-from genwsgi.hotupdate.versions import Version, Versions, is_live
+from genwsgi.hotupdate.running import Running
+from genwsgi.hotupdate.source import Sources
+from genwsgi.hotupdate.versions import Version, Versions, is_live, served
 from genwsgi.isolation import asking
 from genwsgi.live import BackgroundBuild
 
@@ -105,8 +104,7 @@ class Updater:
         self._callbacks: list[tuple[Callback, weakref.ref[Generation] | None]] = []
         self._sources = Sources()
         self._search = Search()
-        #: The hash of the source that each module runs, as far as is known.
-        self._running: dict[str, str] = {}
+        self._running = Running(self._sources)
         self._told: set[str] = set()
         self._since: dict[int, float] = {}
         self._changed_at = 0.0
@@ -123,7 +121,7 @@ class Updater:
         """
         with self._starting:
             if self._thread is None:
-                self._note(loaded())
+                self._running.note(loaded())
                 self._start()
 
     def ask(self, request: Request) -> None:
@@ -227,18 +225,27 @@ class Updater:
         self._sources.begin()
         search = self._search.put_first(request.path) if request.path else self._search
         mine = loaded()
-        self._note(mine, set(request.touched), request.modules)
+        self._running.note(mine, set(request.touched), request.modules)
         planner = Planner(self._sources, self.keep)
         before = self.versions.current.modules
         named = request.modules or self._changed(search, mine, planner)
-        if request.modules:
-            self._refuse_the_program(request.modules, mine, planner)
+        for name in request.modules:
+            holds = planner.part_of_the_program(name, mine, named=True)
+            if holds:
+                raise UpdateRefused(f"{name} has modules in it, and {holds}: name what has changed")
         if not named:
             return Outcome.UNCHANGED, "", ()
-        plan = planner.plan(named, search, mine, before, self._has_changed)
+        plan = planner.plan(named, search, mine, before, self._running.has_changed)
+        for name in plan.modules:
+            if served(name):
+                raise UpdateRefused(
+                    f"genwsgi serves an application with {name}: deploy that instead"
+                )
         modules = tuple(sorted(plan.modules))
         # Of a package only the snapshot tells whether something in it is new.
-        same = not any(m.package or self._has_changed(m, new=True) for m in plan.modules.values())
+        same = not any(
+            m.package or self._running.has_changed(m, new=True) for m in plan.modules.values()
+        )
         digest = "" if same else self.versions.take(plan)
         if same or digest == self.versions.current.digest:
             self._search = search
@@ -248,7 +255,8 @@ class Updater:
         old = self.versions.swap(generation, digest, plan.modules)
         del generation
         self._search = search.only(plan.modules.values())
-        self._remember(digest, plan, mine, search)
+        runs = (plan.modules.get(name) or search.find(name) for name in {*plan.modules, *mine})
+        self._running.remember(filter(None, runs), self.versions.sources(digest))
         new = self.versions.current
         log.info("hotupdate by %s: version %d: %s", request.source, new.number, plan.describe())
         self._call_back(old, new)
@@ -274,33 +282,12 @@ class Updater:
             raise build.error or GenwsgiError("the build ended without a result")
         return build.generation
 
-    # What has changed.
-
-    def _note(
-        self, mine: dict[str, Module], touched: Iterable[str] = (), named: Iterable[str] = ()
-    ) -> None:
-        """Note what modules run that are seen for the first time: what is on disk now.
-
-        Unless that may have changed since they were loaded: their bytecode is of something else,
-        they were touched, or somebody says that they have changed.
-        """
-        for name, module in mine.items():
-            if name not in self._running:
-                known = name not in named and os.path.realpath(module.file) not in touched
-                known = known and not compiled_from_another(module.file)
-                self._running[name] = self._sources.hash(module.file) if known else ""
-
-    def _has_changed(self, module: Module, *, new: bool = False) -> bool:
-        """Whether the source of ``module`` is not what runs.  ``new``: what if it does not run."""
-        running = self._running.get(module.name)
-        return new if running is None else self._sources.hash(module.file) != running
-
     def _changed(self, search: Search, mine: dict[str, Module], planner: Planner) -> list[str]:
         """Return the modules whose source is another one than what runs."""
         changed = []
         for name in mine:
             module = search.find(name)
-            if module is not None and self._has_changed(module):
+            if module is not None and self._running.has_changed(module):
                 holds = planner.part_of_the_program(name, mine)
                 if not holds:
                     changed.append(name)
@@ -308,22 +295,6 @@ class Updater:
                     self._told.add(name)
                     log.warning("%s has changed, but %s; restart the program for it", name, holds)
         return changed
-
-    def _refuse_the_program(
-        self, named: Sequence[str], mine: dict[str, Module], planner: Planner
-    ) -> None:
-        for name in named:
-            holds = planner.part_of_the_program(name, mine, named=True)
-            if holds:
-                raise UpdateRefused(f"{name} has modules in it, and {holds}: name what has changed")
-
-    def _remember(self, digest: str, plan: Plan, mine: dict[str, Module], search: Search) -> None:
-        """Note what the new version runs."""
-        sources = self.versions.hashes(digest)
-        for name in {*plan.modules, *mine}:
-            module = plan.modules.get(name) or search.find(name)
-            if module is not None and module.file in sources:
-                self._running[name] = hashlib.sha256(sources[module.file]).hexdigest()
 
     # Those who want to know.
 

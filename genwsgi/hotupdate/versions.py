@@ -33,7 +33,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.switch import Switch
 from genwsgi.hotupdate.plan import Plan
-from genwsgi.isolation import adopted, asking, effects, imports
+from genwsgi.isolation import adopted, asking, effects, imports, lookup
 from genwsgi.isolation.effects import Effects, effects_of
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.originals import OriginalTable
@@ -102,7 +102,7 @@ class Versions:
             self._store = Store(folder)
         return self._store.take(plan.scope())
 
-    def hashes(self, digest: str) -> dict[str, bytes]:
+    def sources(self, digest: str) -> dict[str, bytes]:
         """Return the content of every source file of a snapshot, by its path."""
         assert self._store is not None, "take() comes first"
         snapshot = self._store.open(digest)
@@ -305,6 +305,11 @@ def _remove(folder: str, pid: int) -> None:
     # A child that was forked has the same callbacks, and its parent still needs the folder.
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def served(name: str) -> bool:
+    """Whether a module is of an application that genwsgi serves in this process."""
+    return any(table.owns(name) for table in list(lookup.living) if not table.handles)
 
 
 def is_live(generation: Generation) -> bool:

@@ -147,9 +147,21 @@ def reexport(package: str, taken: Mapping[str, tuple[str, str]]) -> None:
     module = real[package]
     if package not in _changed and not _become(package, module, LivePackage):
         return
-    for alias, (source, name) in taken.items():
+    for alias, (source, name) in _expanded(_own(module, "__dict__"), taken).items():
         if alias in _own(module, "__dict__") and alias not in vars(type(module)):
             setattr(type(module), alias, Reexport(source, name))
+
+
+def _expanded(
+    names: Mapping[str, Any], taken: Mapping[str, tuple[str, str]]
+) -> dict[str, tuple[str, str]]:
+    """Return ``taken`` with the names that ``*`` stands for: what a package has from there."""
+    found = dict(taken)
+    source, _ = found.pop("*", ("", ""))
+    for name, value in _own(real[source], "__dict__").items() if source in real else ():
+        if not name.startswith("__") and names.get(name) is value:
+            found.setdefault(name, (source, name))
+    return found
 
 
 def release() -> None:

@@ -16,7 +16,7 @@ import pytest
 from genwsgi import hotupdate
 from genwsgi.errors import GenwsgiError, OptionError
 from tests.helpers import wait_until
-from tests.hotupdate.conftest import Program
+from tests.hotupdate.conftest import Program, reset
 from tests.isolation.sources import Site
 from tests.process.harness import put
 
@@ -101,6 +101,17 @@ def test_inside_of_a_served_application(site: Site, caplog: pytest.LogCaptureFix
     site.serve()
     assert not hotupdate.status().listening
     assert "hotupdate does nothing here" in caplog.text
+
+
+def test_module_of_a_served_application(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an application in this process serves is not to be updated besides."""
+    site.write(shop="")
+    site.serve()
+    monkeypatch.syspath_prepend(str(site.root))
+    update = hotupdate.update("shop", timeout=30)
+    assert update.outcome == "refused"
+    assert "deploy that instead" in update.reason
+    reset()
 
 
 def test_callbacks(program: Program, caplog: pytest.LogCaptureFixture) -> None:

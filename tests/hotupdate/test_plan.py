@@ -139,6 +139,27 @@ def test_names_that_a_package_takes_are_live(program: Program) -> None:
     assert package.parsed is len
 
 
+def test_names_that_packages_take_from_each_other(program: Program) -> None:
+    """``*``, and a package that takes from a package, are live as well."""
+    program.write(
+        {
+            "NAME/__init__.py": "from NAME.rules import *\nOWN = 1\n",
+            "NAME/sub/__init__.py": "from NAME import parse as parsed\n",
+            "NAME/sub/page.py": "from NAME.sub import parsed\n",
+            "NAME/page.py": "from NAME import parse\n",
+        }
+    )
+    package, sub = program.load("NAME"), program.load("NAME.sub")
+    page, other = program.load("NAME.page"), program.load("NAME.sub.page")
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    update = program.update("NAME.fields")
+    assert update.modules == tuple(
+        f"{program.name}.{name}" for name in ("fields", "page", "rules", "sub.page")
+    )
+    assert package.parse() == sub.parsed() == page.parse() == other.parsed() == (2, 2)
+    assert package.OWN == 1
+
+
 def test_circular_imports(program: Program) -> None:
     """Modules that import each other are rebuilt as one."""
     program.write(
