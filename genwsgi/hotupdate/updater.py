@@ -234,6 +234,7 @@ class Updater:
             if holds:
                 raise UpdateRefused(f"{name} has modules in it, and {holds}: name what has changed")
         if not named:
+            self._search = search
             return Outcome.UNCHANGED, "", ()
         plan = planner.plan(named, search, mine, before, self._running.has_changed)
         for name in plan.modules:

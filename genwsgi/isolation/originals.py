@@ -8,11 +8,13 @@ answers for them where a generation's own would.
 from __future__ import annotations
 
 import importlib._bootstrap
+import weakref
 from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation
+from genwsgi.isolation.asking import adopted
 
 bootstrap: Any = importlib._bootstrap
 
@@ -66,6 +68,8 @@ class OriginalTable:
         module = self.modules.get(fullname)
         if module is None:
             module = self.generation.run(_find_and_load, fullname, self.import_module)
+            names = ModuleType.__getattribute__(module, "__dict__")
+            adopted.setdefault(id(names), weakref.ref(self.generation))
         return module
 
 

@@ -241,3 +241,45 @@ def test_refused(program: Program, name: str, reason: str) -> None:
     update = program.update(name)
     assert update.outcome == "refused"
     assert reason in update.reason
+
+
+def test_first_version_loads_what_it_had_not(program: Program) -> None:
+    """Version 1 finds modules of a renewed package that it had not loaded yet, and keeps them."""
+    program.write(
+        {
+            "NAME/pack/__init__.py": """
+                V = 1
+                def later():
+                    from NAME.pack import lazy
+                    return lazy
+                """,
+            "NAME/pack/lazy.py": """
+                from NAME.pack import V
+                def ask():
+                    from NAME import pack
+                    return V, pack.V
+                """,
+        }
+    )
+    pack = program.load("NAME.pack")
+    later = pack.later
+    text = (program.root / program.name / "pack/__init__.py").read_text()
+    program.write({"NAME/pack/__init__.py": text.replace("V = 1", "V = 2")})
+    with hotupdate.pin():
+        assert program.update("NAME.pack").version == 2
+        assert importlib.import_module(f"{program.name}.pack.lazy").ask() == (1, 1)
+        assert pack.later().ask() == (1, 1)
+    assert later().ask() == (1, 1)
+    assert pack.later().ask() == (2, 2)
+    assert program.load("NAME.pack.lazy").ask() == (2, 2)
+
+
+def test_a_path_alone(program: Program, tmp_path: Path) -> None:
+    """An update with a folder and no modules takes from there what has changed, now or later."""
+    rules = program.load("NAME.rules")
+    new = tmp_path / "release"
+    program.write({"NAME/fields.py": "VERSION = 1\n"}, new)
+    assert program.update(path=new).outcome == "unchanged"
+    program.write({"NAME/fields.py": "VERSION = 2\n"}, new)
+    assert program.update().outcome == "committed"
+    assert rules.parse() == (2, 2)
