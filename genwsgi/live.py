@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import sys
 import threading
 import time
@@ -44,6 +45,8 @@ class LiveApplication:
     :param store: where the snapshots are.
     :param factory: see :func:`genwsgi.target.resolve`.
     :param header: name of a response header for the generation's number, or ``None``.
+    :param folder: where to be for a build when the working directory has been deleted, as deploy
+        tools do with old releases; may be or contain a symlink.
     :ivar application: the stable WSGI callable for the server.
     """
 
@@ -54,8 +57,10 @@ class LiveApplication:
         *,
         factory: bool | None = None,
         header: str | None = None,
+        folder: str | None = None,
     ) -> None:
         self._target = target
+        self._folder = folder
         self._store = store
         self._factory = factory
         self._lock = threading.Lock()
@@ -99,6 +104,7 @@ class LiveApplication:
         :raises TargetError, ScopeError, BuildError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
         """
+        self._be_somewhere()
         snapshot = self._store.open(digest)
         with self._lock:
             self._number += 1
@@ -120,6 +126,16 @@ class LiveApplication:
             if generation.state is State.READY:
                 self.discard(generation)
             raise
+
+    def _be_somewhere(self) -> None:
+        """Leave a working directory that was deleted: there, ``os.getcwd()`` fails."""
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            if self._folder is not None:
+                with contextlib.suppress(OSError):  # a build that needs it will say so
+                    os.chdir(self._folder)
+                    log.info("the working directory was deleted; it is %s now", self._folder)
 
     def swap(self, generation: Generation) -> None:
         """Make a ready generation the current one: one pointer assignment."""

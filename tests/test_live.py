@@ -10,7 +10,7 @@ import pytest
 from genwsgi.build import build as build_now
 from genwsgi.errors import BuildAbandoned, BuildError, GenwsgiError
 from genwsgi.generations.lifecycle import State
-from genwsgi.live import BackgroundBuild
+from genwsgi.live import BackgroundBuild, LiveApplication
 from tests.helpers import wait_until
 from tests.isolation.fixtures import process, site
 from tests.isolation.sources import Site, call
@@ -115,6 +115,36 @@ def test_two_applications(site: Site, tmp_path: Any) -> None:
     finally:
         other.live.close()
     assert call(mine, "shop", "__class__", "x")
+
+
+def test_working_directory_that_is_gone(
+    tmp_path: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build whose working directory has been deleted is done where its path leads now."""
+    releases = [tmp_path / name for name in ("one", "two")]
+    for release in releases:
+        release.mkdir()
+    current = tmp_path / "current"
+    current.symlink_to(releases[0])
+    monkeypatch.chdir(current)
+    site.write(shop="import os\nhere = os.getcwd()\n")
+    live = LiveApplication(site.target, site.store, folder=str(current))
+
+    def built_in() -> str:
+        generation = live.build(site.take(), "test")
+        here: str = generation.modules.modules["shop"].here
+        live.discard(generation)
+        return here
+
+    try:
+        assert built_in() == str(releases[0])
+        current.unlink()
+        current.symlink_to(releases[1])
+        assert built_in() == str(releases[0])
+        releases[0].rmdir()
+        assert built_in() == str(releases[1])
+    finally:
+        live.close()
 
 
 def background(site: Site) -> tuple[BackgroundBuild, threading.Event]:

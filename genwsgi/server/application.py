@@ -189,6 +189,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             Store(self.directory.store),
             factory=self.cfg.factory,
             header=self.cfg.generation_header,
+            folder=self.cfg.chdir,
         )
         agent = Agent(live, self.directory, log)
         # What is there before the application stays for as long as the worker does. Looked through
