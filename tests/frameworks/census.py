@@ -37,8 +37,13 @@ def _count() -> dict[str, Any]:
     from genwsgi.generations.generation import Generation
     from genwsgi.isolation.modules import ModuleTable
 
-    tables = [found for found in gc.get_objects() if type(found) is ModuleTable]
-    generations = [found for found in gc.get_objects() if type(found) is Generation]
+    tables, generations = [], []
+    objects = gc.get_objects()
+    for found in objects:
+        if type(found) is ModuleTable:
+            tables.append(found)
+        elif type(found) is Generation:
+            generations.append(found)
     with open("/proc/self/statm", "rb") as file:
         pages = int(file.read().split()[1])
     loggers = [logging.root, *logging.Logger.manager.loggerDict.values()]
@@ -53,5 +58,5 @@ def _count() -> dict[str, Any]:
         "atexit": atexit._ncallbacks(),
         "meta_path": len(sys.meta_path),
         "gc_callbacks": len(gc.callbacks),
-        "objects": len(gc.get_objects()),
+        "objects": len(objects),
     }

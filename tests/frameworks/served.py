@@ -27,7 +27,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from tests.helpers import wait_until
-from tests.process.harness import Server
+from tests.process.harness import Server, paced
 
 HERE = Path(__file__).parent
 
@@ -36,6 +36,12 @@ WRITTEN = "v0"
 
 #: Files that have a version.
 SOURCES = {".py", ".html", ".po", ".tpl", ".txt"}
+
+#: Between two looks at what is alive in a worker, in seconds: each costs it something.
+LOOK = 0.1
+
+#: How long a visitor reads, in seconds.
+THINK = 0.01
 
 #: How many releases stay on the disk.
 KEPT = 3
@@ -322,17 +328,11 @@ class Site:
         :param timeout: in seconds; for busy machines, what must be soon is measured elsewhere.
         :param held: how many others may be held by something that is known.
         """
-
-        def settled() -> dict[int, Census] | None:
+        for _ in paced(round(timeout / LOOK), LOOK):
             found = self.take_census()
-            return found if all(one.tables <= 1 + held for one in found.values()) else None
-
-        try:
-            found = wait_until(settled, timeout, "the old generations to be collected")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.take_census()}\n{self.server.log()}") from None
-        assert found is not None
-        return found
+            if all(one.tables <= 1 + held for one in found.values()):
+                return found
+        raise AssertionError(f"not collected within {timeout} s: {found}\n{self.server.log()}")
 
 
 def compile_catalogue(text: str) -> bytes:
@@ -391,6 +391,7 @@ def visiting(browsers: list[Browser], visit: Callable[[Browser], str]) -> Iterat
                 visits.offence = error
                 return
             visits.versions[version] += 1
+            stop.wait(THINK)
 
     threads = [threading.Thread(target=partial(stroll, browser)) for browser in browsers]
     for thread in threads:
