@@ -88,12 +88,12 @@ class Listening:
                 settings.shown,
                 ", ".join(settings.roots),
             )
-        listener = Listener(settings, _Builder(self._updater), log)
+        listener = Listener(settings, ProgramBuilder(self._updater), log)
         listener.start()
         self._triggers["amqp"] = listener
 
 
-class _Builder:
+class ProgramBuilder:
     """What the broker's listener has its requests made by."""
 
     #: An order may name the application that it is for; a program has no such name.
@@ -103,6 +103,7 @@ class _Builder:
         self._updater = updater
 
     def request(self, request: obey.Request, tell: Callable[[obey.Result], None]) -> None:
+        """Have an update made; the updater's thread calls ``tell``."""
         from genwsgi.triggers.amqp.obey import Result
 
         if request.hold:
@@ -122,5 +123,6 @@ class _Builder:
         """Nothing is ever held here."""
 
     def committed(self) -> tuple[int, str]:
+        """The number and the digest of the current version."""
         current = self._updater.versions.current
         return current.number, current.digest

@@ -15,6 +15,8 @@ import pytest
 
 from genwsgi import hotupdate
 from genwsgi.errors import GenwsgiError, OptionError
+from genwsgi.hotupdate.listening import ProgramBuilder
+from genwsgi.triggers.amqp.obey import Request
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program, reset
 from tests.isolation.sources import Site
@@ -315,3 +317,15 @@ def test_spawn(program: Program, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_order_to_hold(program: Program) -> None:
+    """A program holds no update ready: whoever asks for that is told."""
+    told: list = []
+    request = Request("an-id", "fields", modules=(f"{program.name}.fields",), hold=5.0)
+    builder = ProgramBuilder(hotupdate._updater)
+    builder.request(request, told.append)
+    builder.withdraw("an-id", "called off")
+    assert [result.outcome for result in told] == ["refused"]
+    assert "makes its updates at once" in told[0].error
+    assert builder.committed() == (1, "")

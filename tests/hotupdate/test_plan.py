@@ -219,6 +219,42 @@ def test_handle(program: Program) -> None:
         hotupdate.module(f"{program.name}.missing")
 
 
+def test_module_with_a_class_of_its_own(program: Program) -> None:
+    """A module that has given itself a class keeps what the class does, in each version."""
+    text = """
+        import sys, types
+        class Own(types.ModuleType):
+            @property
+            def v(self):
+                return VERSION
+        VERSION = 1
+        sys.modules[__name__].__class__ = Own
+        def __getattr__(name):
+            return name, VERSION
+        """
+    program.write({"NAME/own.py": text})
+    own = program.load("NAME.own")
+    program.write({"NAME/own.py": text.replace("VERSION = 1", "VERSION = 2")})
+    with hotupdate.pin():
+        assert program.update("NAME.own").outcome == "committed"
+        assert (own.v, own.missing) == (1, ("missing", 1))
+    assert (own.v, own.missing) == (2, ("missing", 2))
+
+
+def test_what_is_no_module(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever holds what a module has put in its own place keeps that, and the log says so."""
+    text = "import sys, types\nsys.modules[__name__] = types.SimpleNamespace(v=1)\n"
+    program.write({"NAME/odd.py": text})
+    odd = program.load("NAME.odd")
+    program.write({"NAME/odd.py": text.replace("v=1", "v=2")})
+    assert program.update("NAME.odd").outcome == "committed"
+    assert odd.v == 1
+    assert f"{program.name}.odd is no plain module in sys.modules" in caplog.text
+    space: dict = {}
+    exec(f"import {program.name}.odd\nfrom {program.name} import odd", space)
+    assert space["odd"].v == 2
+
+
 def test_changed_without_being_known(program: Program) -> None:
     """A module that was loaded later than hotupdate began is updated all the same when named."""
     import importlib
