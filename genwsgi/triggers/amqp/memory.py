@@ -2,7 +2,8 @@
 
 Kept in a file beside the committed release, so that a coordinator that takes over knows it too.
 There is room for so many orders.  One that is forgotten can't be done again all the same: of those
-with a time, nothing is accepted any more that is as old as the newest of the forgotten.
+with a time, nothing is accepted any more that is older than the newest of the forgotten, and of
+those that are as old (times are mostly whole seconds) the ids are kept.
 
 One thread at a time.
 """
@@ -53,6 +54,7 @@ class Memory:
         self._entries: dict[str, Entry] = {}
         self._nameless: dict[str, str] = {}
         self._floor = 0.0
+        self._on_floor: list[str] = []
         if path is not None:
             self._load(path)
 
@@ -72,7 +74,8 @@ class Memory:
 
         :raises Refusal: it is so old that it may have been forgotten.
         """
-        if entry.issued_at is not None and entry.issued_at <= self._floor:
+        at = entry.issued_at
+        if at is not None and (at < self._floor or (at == self._floor and order in self._on_floor)):
             raise Refusal("it is as old as orders that are forgotten here", quiet=True)
         self._entries[order] = entry
         if len(self._entries) > ROOM:
@@ -101,7 +104,11 @@ class Memory:
     def _forget(self) -> None:
         ended = [order for order, entry in self._entries.items() if entry.outcome]
         for order in ended[: max(0, len(self._entries) - ROOM)]:
-            self._floor = max(self._floor, self._entries.pop(order).issued_at or 0.0)
+            at = self._entries.pop(order).issued_at
+            if at is not None and at > self._floor:
+                self._floor, self._on_floor = at, []
+            if at is not None and at == self._floor:
+                self._on_floor.append(order)
 
     def _load(self, path: str) -> None:
         try:
@@ -109,6 +116,7 @@ class Memory:
                 found = json.load(file)
             self._entries = {order: Entry(**entry) for order, entry in found["entries"].items()}
             self._nameless, self._floor = found["nameless"], found["floor"]
+            self._on_floor = found["on_floor"]
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -118,7 +126,12 @@ class Memory:
         if self._path is None:
             return
         entries = {order: asdict(entry) for order, entry in self._entries.items()}
-        content = {"entries": entries, "nameless": self._nameless, "floor": self._floor}
+        content = {
+            "entries": entries,
+            "nameless": self._nameless,
+            "floor": self._floor,
+            "on_floor": self._on_floor,
+        }
         try:
             temporary = self._path + ".new"
             with open(temporary, "w", encoding="utf-8") as file:

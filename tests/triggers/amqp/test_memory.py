@@ -50,6 +50,22 @@ def test_an_order_that_is_forgotten_is_not_accepted_again(monkeypatch: pytest.Mo
     kept.accept("4", entry(4.0))
 
 
+def test_many_orders_of_one_second_are_all_accepted_and_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Times are whole seconds: as old as one that is forgotten is not the same as forgotten."""
+    monkeypatch.setattr(memory, "ROOM", 2)
+    kept = Memory(str(tmp_path / "amqp"), LOG)
+    for number in range(10):
+        kept.accept(str(number), entry(1.0))
+        kept.finish(str(number), {"outcome": "committed"})
+    again = Memory(str(tmp_path / "amqp"), LOG)
+    for number in range(8):
+        with pytest.raises(Refusal, match="as old as orders that are forgotten"):
+            again.accept(str(number), entry(1.0))
+    again.accept("10", entry(1.0))
+
+
 def test_an_order_under_way_is_never_forgotten(monkeypatch: pytest.MonkeyPatch):
     """Room is made at the cost of orders that have ended."""
     monkeypatch.setattr(memory, "ROOM", 1)
