@@ -47,6 +47,10 @@ PREFETCH: Final = 100
 LOOKS: Final = 20
 BETWEEN_LOOKS: Final = 0.05
 
+#: The routing key that queues are bound with: a fanout exchange looks at none, and publishers of
+#: orders give none.
+ANY: Final = ""
+
 #: Answers that wait for the broker to come back.
 OUTBOX: Final = 200
 
@@ -77,6 +81,7 @@ class Listener:
         self._outbox: deque[tuple[str, str, bytes]] = deque(maxlen=OUTBOX)
         self._connection: Any = None
         self._channel: Any = None
+        self._keeps_latest = False
         self._since: float | None = None
         self._problem: str | None = None
         self._retry_at: float | None = None
@@ -182,14 +187,15 @@ class Listener:
         channel = self._channel = connection.channel()
         channel.basic_qos(prefetch_count=PREFETCH)
         own = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
-        channel.queue_bind(own, self._settings.exchange)
-        channel.queue_bind(own, self._settings.control)
+        for exchange in (self._settings.exchange, self._settings.control):
+            channel.queue_bind(own, exchange, ANY)
         channel.basic_consume(own, self._deliver)
         self._since, self._problem = time.monotonic(), None
         self._log.info(
             "orders are heard from %s, exchange %s", self._settings.shown, self._settings.exchange
         )
-        looks = LOOKS
+        # A queue that is there in another way than ours may keep any orders but the latest.
+        looks = LOOKS if self._keeps_latest else 0
         while not self._stopping.is_set():
             self._run_calls()
             if not channel.is_open or not channel.consumer_tags:
@@ -205,10 +211,19 @@ class Listener:
         """See to it that the exchanges and the queue for latecomers are there, as they are."""
         settings = self._settings
         for exchange in (settings.exchange, settings.control):
-            declare_exchange(self._connection, exchange)
+            kind = declare_exchange(self._connection, exchange)
+            if kind:
+                self._log.warning(
+                    "the exchange %s is not a fanout exchange, so that orders with a routing key "
+                    "are not heard: delete it, or name another (%s)",
+                    exchange,
+                    kind,
+                )
+        self._keeps_latest = False
         try:
             with self._scratch() as channel:
                 declare_latest(channel, settings)
+            self._keeps_latest = True
         except ChannelClosedByBroker as error:
             self._log.warning("no order is kept for latecomers: %s", why(error))
 
@@ -289,22 +304,33 @@ class Listener:
             self._flush()
 
 
-def declare_exchange(connection: Any, exchange: str) -> None:
-    """See to it that the exchange is there: as it is, or else durable and a fanout."""
+def declare_exchange(connection: Any, exchange: str) -> str:
+    """See to it that the exchange is there: as it is, or else durable and a fanout.
+
+    :returns: what the broker says if it is no fanout; else empty.
+    """
     channel = connection.channel()
     try:
         channel.exchange_declare(exchange, "fanout", passive=True)
     except ChannelClosedByBroker:
         channel = connection.channel()
         channel.exchange_declare(exchange, "fanout", durable=True)
+    else:
+        # A passive one tells nothing of the type; this one does, before anything else.
+        try:
+            channel.exchange_declare(exchange, "fanout", durable=True)
+        except ChannelClosedByBroker as error:
+            text = why(error)
+            return text if "'type'" in text else ""
     channel.close()
+    return ""
 
 
 def declare_latest(channel: Any, settings: Settings) -> None:
     """Declare the queue that keeps the latest order, and bind it to the exchange of orders."""
     arguments = {"x-max-length": 1, "x-overflow": "drop-head"}
     channel.queue_declare(settings.latest, durable=True, arguments=arguments)
-    channel.queue_bind(settings.latest, settings.exchange)
+    channel.queue_bind(settings.latest, settings.exchange, ANY)
 
 
 def why(error: BaseException) -> str:

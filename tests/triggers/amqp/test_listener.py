@@ -138,11 +138,14 @@ def test_what_is_refused_does_not_come_again(
 ):
     """A message that is none is rejected for good, said once, and the next one is heard."""
     heard = listen()
+    # As long as there is no latest order it is looked for, and would be found twice.
+    publish(broker, exchange, id="first")
+    wait_until(partial(heard.has, "first"), what="the first order")
     with channel(broker) as bare:
         bare.basic_publish(exchange, "", b"\x00 no order")
         bare.basic_publish(exchange, "", b"{}" + b" " * 70_000)
     publish(broker, exchange, id="a")
-    wait_until(lambda: heard.ids == ["a"], what="the order after them")
+    wait_until(partial(heard.has, "first", "a"), what="the order after them")
     refusals = [record for record in caplog.records if "refused" in record.getMessage()]
     assert len(refusals) == 2
     assert heard.listener.status()["refused"] == 2
@@ -258,6 +261,36 @@ def test_an_exchange_is_taken_as_it_is(broker: Broker, exchange: str, listen: Li
     heard = listen()
     publish(broker, exchange, id="a")
     wait_until(lambda: heard.ids == ["a"], what="the order")
+
+
+@pytest.mark.parametrize("kind", ["direct", "topic"])
+def test_an_exchange_of_another_type_is_told(
+    broker: Broker, exchange: str, listen: Listen, kind: str, caplog: pytest.LogCaptureFixture
+):
+    """Orders as they are published, without a routing key, are heard all the same."""
+    with channel(broker) as bare:
+        bare.exchange_declare(exchange, kind)
+    heard = listen()
+    assert f"{exchange} is not a fanout exchange" in caplog.text
+    publish(broker, exchange, id="a")
+    wait_until(partial(heard.has, "a"), what="the order")
+
+
+def test_no_order_is_taken_for_the_latest_that_may_not_be(
+    broker: Broker, exchange: str, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """A queue of that name that keeps every order would give the oldest: it is left alone."""
+    with channel(broker) as bare:
+        bare.exchange_declare(exchange, "fanout", durable=True)
+        bare.queue_declare(f"{exchange}.latest", durable=True)
+        bare.queue_bind(f"{exchange}.latest", exchange)
+    for name in ("old", "older", "latest"):
+        publish(broker, exchange, id=name)
+    heard = listen()
+    assert "no order is kept for latecomers" in caplog.text
+    publish(broker, exchange, id="new")
+    wait_until(lambda: "new" in heard.ids, what="the order")
+    assert heard.ids == ["new"]
 
 
 def test_orders_come_within_tls(broker: Broker, exchange: str, listen: Listen):
