@@ -9,8 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
 from tests.pythons import environment, find_others
@@ -28,7 +29,7 @@ ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py", "tes
 CANT_MEASURE = "3.11"
 
 #: What pytest is told with --quick.
-QUICK = ["--ignore=tests/process"]
+QUICK = ["--ignore=tests/process", "--ignore=tests/frameworks"]
 
 DESCRIPTION = """\
 Runs ruff, mypy, import-linter and interrogate, the tests of isolation on every other CPython that
@@ -36,9 +37,15 @@ is found, and all tests under coverage. With arguments of pytest's (paths, -k â€
 those and nothing else. The exit status is 0 only if everything passed."""
 
 
-def run(*command: str | Path) -> bool:
-    """Run ``command`` in the project's folder, its output shown; tell whether it succeeded."""
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+def run(*command: str | Path, output: IO[str] | None = None) -> bool:
+    """Run ``command`` in the project's folder; tell whether it succeeded.
+
+    :param output: gets what it prints, which is shown at once otherwise.
+    """
+    done = subprocess.run(
+        command, cwd=ROOT, check=False, stdout=output, stderr=output and subprocess.STDOUT
+    )
+    return done.returncode == 0
 
 
 def module(*arguments: str) -> bool:
@@ -46,23 +53,35 @@ def module(*arguments: str) -> bool:
     return run(sys.executable, "-m", *arguments)
 
 
-def prepare(version: str, python: str, extra: str) -> str | None:
+def prepare(version: str, python: str, extra: str, output: IO[str] | None = None) -> str | None:
     """Return another CPython's environment with the project and ``extra``; ``None``: it failed."""
     try:
         inside = environment(CACHE / version, python)
     except subprocess.CalledProcessError as error:
-        print(error, flush=True)
+        print(error, file=output, flush=True)
         return None
     install = ("-m", "pip", "install", "--quiet", "--editable", f".[{extra}]")
-    return inside if run(inside, *install) else None
+    return inside if run(inside, *install, output=output) else None
 
 
-def isolation(version: str, python: str) -> bool:
-    """Run the tests of isolation on another CPython."""
-    inside = prepare(version, python, "isolation-test")
-    if inside is None:
-        return False
-    return run(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ISOLATION)
+def isolation(others: dict[str, str]) -> bool:
+    """Run the tests of isolation on the other CPythons, as many at once as there are processors."""
+
+    def on(version: str, python: str) -> bool:
+        begun = time.monotonic()
+        with tempfile.TemporaryFile("w+") as output:
+            inside = prepare(version, python, "isolation-test", output)
+            tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *ISOLATION)
+            good = inside is not None and run(inside, *tests, output=output)
+            output.seek(0)
+            took = time.monotonic() - begun
+            outcome = "passed" if good else "FAILED"
+            # In one piece: the others print as well.
+            print(f"{output.read()}-- on {version}: {outcome}, {took:.1f} s\n", end="", flush=True)
+        return good
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return all([*pool.map(on, others.keys(), others.values())])
 
 
 def enough(versions: list[str]) -> bool:
@@ -130,6 +149,7 @@ def main() -> int:
     pythons = {f"3.{sys.version_info.minor}": sys.executable, **find_others()}
     # The running CPython is the first, and the one for all tests if it can be.
     version = next((v for v in pythons if v != CANT_MEASURE), CANT_MEASURE)
+    others = {other: python for other, python in pythons.items() if other != version}
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) / "results.xml"
         tests = Main(version, pythons[version], results, options.quick)
@@ -140,11 +160,7 @@ def main() -> int:
             ("import-linter", lambda: run(Path(sys.executable).with_name("lint-imports"))),
             ("interrogate", lambda: module("interrogate", "--verbose", "tests")),
             ("CPythons", lambda: enough(list(pythons))),
-            *(
-                (f"isolation on {other}", partial(isolation, other, python))
-                for other, python in pythons.items()
-                if other != version
-            ),
+            *([(f"isolation on {', '.join(others)}", lambda: isolation(others))] if others else []),
             (f"tests on {version}", tests.test),
         ]
         if tests.gate:
