@@ -138,25 +138,25 @@ def auto_reload_module(
         "key": key,
         "window": window,
     }
+    _updater.begin()
+    # Not under the lock: a module ``settings`` is the program's own code.
+    broker = find_broker(arguments, os.environ, _updater.homes)
+    if broker is None and not watch:
+        raise OptionError(
+            "nothing tells of new code: give url= (or GENWSGI_AMQP_URL, or settings.MQ) for "
+            "messages, or watch=True for changes of the files"
+        )
+    wanted = Configuration(broker, watch, watch_polling, frozenset(keep), build_timeout)
     with _lock:
-        broker = find_broker(arguments, os.environ, _updater.folders)
-        wanted = Configuration(broker, watch, watch_polling, frozenset(keep), build_timeout)
-        if broker is None and not watch:
+        if _listening is None:
+            _updater.keep, _updater.build_timeout = wanted.keep, build_timeout
+            listening = Listening(_updater, wanted)
+            listening.start()
+            _listening, _forked = listening, False
+        elif _listening.configuration != wanted:
             raise OptionError(
-                "nothing tells of new code: give url= (or GENWSGI_AMQP_URL, or settings.MQ) for "
-                "messages, or watch=True for changes of the files"
+                "auto_reload_module() was called before with other settings: close() it first"
             )
-        if _listening is not None:
-            if _listening.configuration != wanted:
-                raise OptionError(
-                    "auto_reload_module() was called before with other settings: close() it first"
-                )
-            return
-        _updater.keep, _updater.build_timeout = wanted.keep, build_timeout
-        _updater.begin()
-        listening = Listening(_updater, wanted)
-        listening.start()
-        _listening, _forked = listening, False
 
 
 def update(

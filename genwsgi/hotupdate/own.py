@@ -68,6 +68,19 @@ def loaded() -> dict[str, Module]:
     return found
 
 
+def homes() -> set[str]:
+    """Return the folders that the program's own modules, and ``__main__``, are imported from."""
+    found = {module.home for module in loaded().values()}
+    main = real.get("__main__")
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if isinstance(file, str):
+        name = "__main__" if spec is None else spec.name
+        home = Module(name, os.path.abspath(file), False).home
+        if not _installed(home):
+            found.add(home)
+    return found
+
+
 @lru_cache(maxsize=1000)
 def _installed(folder: str) -> bool:
     return is_installed(folder)

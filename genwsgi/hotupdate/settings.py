@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,13 +38,13 @@ class Configuration:
 
 
 def find_broker(
-    arguments: Mapping[str, Any], environ: Mapping[str, str], homes: Callable[[], Sequence[str]]
+    arguments: Mapping[str, Any], environ: Mapping[str, str], homes: Sequence[str]
 ) -> Settings | None:
     """Return the broker to listen to and whom to believe; ``None``: none is named anywhere.
 
     :param arguments: ``url``, ``exchange``, ``key_file``, ``allow_unsigned``, ``release_root``,
         ``ca``, ``cert``, ``key``, ``window``; what is ``None`` is looked for elsewhere.
-    :param homes: gives the folders that the program's own modules are imported from.
+    :param homes: the folders that the program's own modules are imported from.
     :raises OptionError: what is given can't be used.
     """
     found = {name: value for name, value in arguments.items() if value is not None}
@@ -64,7 +64,7 @@ def find_broker(
     return _settings(found, homes)
 
 
-def _settings(found: Mapping[str, Any], homes: Callable[[], Sequence[str]]) -> Settings:
+def _settings(found: Mapping[str, Any], homes: Sequence[str]) -> Settings:
     from genwsgi.triggers.amqp.settings import EXCHANGE, WINDOW, Settings, check_url
     from genwsgi.triggers.amqp.signing import read_keys
 
@@ -72,7 +72,7 @@ def _settings(found: Mapping[str, Any], homes: Callable[[], Sequence[str]]) -> S
     keys = read_keys(found["key_file"]) if found.get("key_file") else ()
     roots = found.get("release_root")
     if roots is None:
-        roots = default_roots(homes())
+        roots = default_roots(homes)
     elif isinstance(roots, (str, os.PathLike)):
         roots = [roots]
     return Settings(

@@ -18,7 +18,7 @@ from enum import Enum
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import GenwsgiError, UpdateRefused
 from genwsgi.generations.generation import Generation
-from genwsgi.hotupdate.own import Module, Search, loaded
+from genwsgi.hotupdate.own import Module, Search, homes, loaded
 from genwsgi.hotupdate.plan import Plan, Planner
 from genwsgi.hotupdate.running import Running
 from genwsgi.hotupdate.source import Sources
@@ -88,12 +88,14 @@ class Wake(Enum):
 class Updater:
     """Makes updates of one process.
 
+    :ivar homes: the folders that the program's modules were imported from when it began.
     :ivar last: how the last update ended; ``None``: there was none.
     """
 
     def __init__(self, versions: Versions) -> None:
         self.versions = versions
         self.last: Update | None = None
+        self.homes: tuple[str, ...] = ()
         self.keep: frozenset[str] = frozenset()
         self.build_timeout = BUILD_TIMEOUT
         self._queue: queue.SimpleQueue[Request | Wake | None] = queue.SimpleQueue()
@@ -120,6 +122,8 @@ class Updater:
         Before the first update, on the thread that calls it.
         """
         with self._starting:
+            if not self.homes:
+                self.homes = tuple(sorted(homes()))
             if self._thread is None:
                 self._running.note(loaded())
                 self._start()
@@ -143,7 +147,7 @@ class Updater:
 
     def folders(self) -> list[str]:
         """Return the folders that the program's own modules are imported from now."""
-        return sorted({*self._search.first, *(module.home for module in loaded().values())})
+        return sorted({*self._search.first, *homes()})
 
     def after_fork(self) -> None:
         """Go on in a child that was forked: it has none of the threads."""

@@ -86,6 +86,32 @@ def test_called_again(program: Program) -> None:
     hotupdate.auto_reload_module(watch=True)
 
 
+FIRST_LINE = """
+from genwsgi import hotupdate
+hotupdate.auto_reload_module({url!r})
+import {name}.rules
+hotupdate.auto_reload_module({url!r})
+print(*hotupdate._updater.homes)
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_first_line(program: Program, tmp_path: Path, way: str) -> None:
+    """Called before anything is imported, it knows the program's folder by ``__main__``."""
+    script = program.root / ("script.py" if way == "script" else f"{program.name}/__main__.py")
+    script.write_text(FIRST_LINE.format(url=NOWHERE, name=program.name))
+    what = [str(script)] if way == "script" else ["-m", program.name]
+    done = subprocess.run(
+        [sys.executable, *what],
+        cwd=program.root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(hotupdate.__file__).parents[2])},
+    )
+    assert (done.returncode, done.stdout) == (0, f"{program.root}\n"), done.stderr
+
+
 def test_broker_that_is_away(program: Program, caplog: pytest.LogCaptureFixture) -> None:
     """The broker may be away: the program runs on, and the status says so; no password is shown."""
     caplog.set_level(logging.INFO)

@@ -27,7 +27,7 @@ NAMES = (
 def find(environ: dict[str, str] | None = None, **arguments: Any) -> Any:
     """Look for a broker."""
     whole = {name: arguments.get(name) for name in NAMES}
-    return find_broker(whole, environ or {}, lambda: ["/srv/releases/41"])
+    return find_broker(whole, environ or {}, ["/srv/releases/41"])
 
 
 @pytest.fixture
