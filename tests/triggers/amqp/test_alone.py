@@ -174,7 +174,8 @@ def test_an_application_in_one_process_takes_orders(
         (tmp_path / "new" / "alone_app.py").write_text(APPLICATION.format(version="edited"))
         wait_until(lambda: body() == "edited", what="an edit in the folder of the order")
         publish("newer", id="a", step="prepare", hold=60)
-        wait_until(lambda: "a" in orders._alone._open and app._over is not None)
+        jobs = orders.listener._rules._jobs
+        wait_until(lambda: "a" in jobs and jobs["a"].held, what="the release to be held")
     assert app.deploy().outcome == "refused"
 
 
