@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
-from genwsgi.build import build, tear_down
+from genwsgi.build import build, build_error, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
@@ -318,6 +318,9 @@ class BackgroundBuild:
                 )
             except GenwsgiError as error:
                 self.error = error
+            except KeyboardInterrupt as error:
+                # Signals are for the main thread: it is the application that has raised this one.
+                self.error = build_error(error, self._release)
             except Exception as error:
                 # Nothing of the application's: but somebody waits for the end of this build.
                 log.exception("a build of release %s broke down", self._release)

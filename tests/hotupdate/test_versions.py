@@ -55,6 +55,7 @@ def test_failed_update_changes_nothing(program: Program, caplog: pytest.LogCaptu
         ("VERSION = 2\n1 / 0\n", "ZeroDivisionError"),
         ("VERSION = (\n", "SyntaxError"),
         ("raise SystemExit(3)\n", "SystemExit"),
+        ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
     ):
         program.write({"NAME/fields.py": text})
         update = program.update("NAME.fields")
