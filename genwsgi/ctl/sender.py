@@ -57,17 +57,18 @@ class Sender:
     def run(self, patience: float) -> None:
         """Do it all, on the calling thread.
 
-        :param patience: for how long in all the broker may be away, in seconds.
+        :param patience: for how long the broker may be away at a time, in seconds.
         """
         conductor = self._conductor
-        until = time.monotonic() + patience
+        until: float | None = None
         self._to_send += conductor.start(time.monotonic())
         while not conductor.over:
             try:
                 with self._connected():
-                    self._problem = ""
+                    self._problem, until = "", None
                     self._converse()
             except (AMQPError, OSError) as error:
+                until = until or time.monotonic() + patience
                 self._away(why(error), until)
 
     def call_off(self) -> None:

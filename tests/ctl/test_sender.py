@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pika
 import pytest
 
+from genwsgi.ctl import sender as module
 from genwsgi.ctl.conductor import Conductor
 from genwsgi.ctl.sender import Sender
+from genwsgi.triggers.amqp.message import Step
 from genwsgi.triggers.amqp.settings import Settings
 
 
@@ -32,3 +38,52 @@ def test_whatever_is_written_to_the_sender_it_goes_on(body: bytes, keys: tuple[b
     )
     sender._hear(None, None, None, body)
     assert conductor.hosts == {}
+
+
+class Clock:
+    """The module ``time`` of the sender, where time passes only when it is slept or said so."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+
+def test_the_broker_may_be_away_for_its_time_whenever_it_is(monkeypatch: pytest.MonkeyPatch):
+    """What was sent last is sent again when it is back, however long the order has taken before."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    conductor = Conductor("order", all_or_none=True, expect=1, timeout=60.0)
+    sender = Sender(Settings("amqp://h/"), conductor, {}, news=lambda: None, say=lambda _text: None)
+    host = {"id": "order", "host": "host", "server": "run"}
+    sent: list[Step] = []
+    outages = [1, 2]
+
+    @contextmanager
+    def connected() -> Iterator[None]:
+        if sent and outages:
+            outages.pop()
+            raise pika.exceptions.AMQPConnectionError("away")
+        yield
+
+    def converse() -> None:
+        sent.extend(sender._to_send)
+        sender._to_send.clear()
+        if conductor.phase == "calling":
+            conductor.heard({**host, "outcome": "here"}, clock.now)
+            clock.now += 59.0
+            conductor.heard({**host, "outcome": "prepared", "step": "prepare"}, clock.now)
+            clock.now += 10.0
+            raise pika.exceptions.AMQPConnectionError("lost")
+        conductor.heard({**host, "outcome": "committed", "step": "deploy"}, clock.now)
+
+    monkeypatch.setattr(sender, "_connected", connected)
+    monkeypatch.setattr(sender, "_converse", converse)
+    sender.run(60.0)
+    assert conductor.problem == ""
+    assert sent == [Step.CALL, Step.DEPLOY]
