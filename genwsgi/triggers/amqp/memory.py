@@ -5,6 +5,9 @@ There is room for so many orders.  One that is forgotten can't be done again all
 with a time, nothing is accepted any more that is older than the newest of the forgotten, and of
 those that are as old (times are mostly whole seconds) the ids are kept.
 
+Nor is an order accepted that is older than one that was, by more than clocks may differ: a host
+that has just started has seen no ids, and whoever has recorded an old order could send it there.
+
 One thread at a time.
 """
 
@@ -18,6 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from genwsgi.triggers.amqp.message import Refusal
+from genwsgi.triggers.amqp.signing import AHEAD
 
 #: How many orders are remembered.
 ROOM: Final = 1000
@@ -55,6 +59,7 @@ class Memory:
         self._nameless: dict[str, str] = {}
         self._floor = 0.0
         self._on_floor: list[str] = []
+        self._newest = 0.0
         if path is not None:
             self._load(path)
 
@@ -72,11 +77,15 @@ class Memory:
     def accept(self, order: str, entry: Entry) -> None:
         """Take an order that is not known.
 
-        :raises Refusal: it is so old that it may have been forgotten.
+        :raises Refusal: it is so old that it may have been forgotten, or older than another.
         """
         at = entry.issued_at
         if at is not None and (at < self._floor or (at == self._floor and order in self._on_floor)):
             raise Refusal("it is as old as orders that are forgotten here", quiet=True)
+        if at is not None and at < self._newest - AHEAD:
+            age = f"{self._newest - at:.0f} s older than one that was accepted here"
+            raise Refusal(f"it is {age}: give it anew, or compare the clocks")
+        self._newest = max(self._newest, at or 0.0)
         self._entries[order] = entry
         if len(self._entries) > ROOM:
             self._forget()
@@ -116,7 +125,7 @@ class Memory:
                 found = json.load(file)
             self._entries = {order: Entry(**entry) for order, entry in found["entries"].items()}
             self._nameless, self._floor = found["nameless"], found["floor"]
-            self._on_floor = found["on_floor"]
+            self._on_floor, self._newest = found["on_floor"], found["newest"]
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -131,6 +140,7 @@ class Memory:
             "nameless": self._nameless,
             "floor": self._floor,
             "on_floor": self._on_floor,
+            "newest": self._newest,
         }
         try:
             temporary = self._path + ".new"

@@ -66,6 +66,17 @@ def test_many_orders_of_one_second_are_all_accepted_and_none_twice(
     again.accept("10", entry(1.0))
 
 
+def test_an_order_is_not_accepted_after_a_newer_one(tmp_path: Path):
+    """Whoever has recorded it could roll back a host that has seen the newer one only."""
+    Memory(str(tmp_path / "amqp"), LOG).accept("new", entry(1000.0))
+    kept = Memory(str(tmp_path / "amqp"), LOG)
+    with pytest.raises(Refusal, match="100 s older than one that was accepted here"):
+        kept.accept("old", entry(900.0))
+    kept.accept("by a clock that is a little behind", entry(950.0))
+    kept.accept("without a time", entry(None))
+    assert kept.find("old") is None
+
+
 def test_an_order_under_way_is_never_forgotten(monkeypatch: pytest.MonkeyPatch):
     """Room is made at the cost of orders that have ended."""
     monkeypatch.setattr(memory, "ROOM", 1)
