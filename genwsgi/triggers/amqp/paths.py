@@ -2,7 +2,8 @@
 
 What is checked is the folder as it really is, with every symlink resolved, and that path is what
 the order then carries: a link that is turned afterwards changes nothing.  From the release root
-down to the last file everything must belong to this user or root and be writable by nobody else.
+down to the last file everything must belong to this user or root and be writable by nobody else;
+and so must all that is above the release root, or somebody could put another in its place.
 So between the check and the reading only those can change anything who may do so anyway.
 """
 
@@ -41,6 +42,7 @@ def check_path(path: str, roots: Iterable[str], uid: int | None = None) -> str:
     try:
         if not stat.S_ISDIR(os.lstat(real).st_mode):
             raise Refusal(f"physical_path {path} is not a folder")
+        _check_way(base, owners)
         for place in _from(base, real):
             _check(place, os.lstat(place), owners)
         _check_tree(real, owners)
@@ -99,12 +101,17 @@ def _check_link(link: str, owners: set[int]) -> str:
     real = os.path.realpath(link)
     if not os.path.lexists(real):
         return real  # leads nowhere, so nothing is imported from it
-    for place in _from(os.sep, real):
+    _check_way(real, owners)
+    return real
+
+
+def _check_way(path: str, owners: set[int]) -> None:
+    """Refuse ``path`` if it, or what is above it, is somebody else's, or others may write there."""
+    for place in _from(os.sep, path):
         found = os.lstat(place)
         sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if not sticky or place == real:  # in a sticky folder nobody can replace another's entry
+        if not sticky or place == path:  # in a sticky folder nobody can replace another's entry
             _check(place, found, owners)
-    return real
 
 
 def _why(error: Exception) -> str:

@@ -70,6 +70,14 @@ def test_what_others_may_write_is_refused(root: Path, place: str, bit: int):
     assert "others may write to" in refused(root / "one", root)
 
 
+def test_nobody_else_may_put_another_folder_in_the_place_of_the_root(root: Path):
+    """Above the release root nobody else may write either, but in a sticky folder as /tmp is."""
+    root.parent.chmod(0o1777)
+    assert check_path(str(root / "one"), [str(root)])
+    root.parent.chmod(0o777)
+    assert f"others may write to {root.parent}" in refused(root / "one", root)
+
+
 def test_what_belongs_to_another_is_refused(root: Path):
     """What is neither this user's nor root's is refused."""
     if os.geteuid() == 0:
