@@ -19,6 +19,7 @@ from genwsgi.isolation.effects import (
     logs,
     mimes,
     offers,
+    overrides,
     registries,
     settings,
     signals,
@@ -44,6 +45,7 @@ _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (registries, claims.Claims),
     (warns, claims.Claims),
     (hooks, hooks.Hooks),
+    (overrides, overrides.Overrides),
     (codings, codings.Codecs),
     (mimes, mimes.Mimes),
     (forks, forks.Forks),
@@ -133,6 +135,7 @@ def shared_import_ended(seen: tuple[Any, Any]) -> None:
     for book in tuple(_building):
         book.of(lists.Lists).not_mine(seen[0])
         book.of(hooks.Hooks).not_mine(seen[1])
+        book.of(overrides.Overrides).look()
 
 
 def install() -> None:

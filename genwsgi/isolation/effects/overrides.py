@@ -1,0 +1,254 @@
+"""Functions of the standard library that code replaces by its own, as tracers and reporters do.
+
+A wrapper around ``threading.Thread.start`` or ``http.client.HTTPConnection.putrequest`` would be
+wrapped by the next generation's, that by the one after it, and none of them could ever be let go.
+What a build has replaced is found by comparing; then a *stand-in* is put there, which calls what
+the generation that asks wants there, outside of any the current one's, else the original.  A
+generation whose build has found a stand-in and wrapped it means the original when it calls that.
+
+Claims are made and dropped by single operations on dicts, so no lock is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+from genwsgi.generations.generation import Generation
+from genwsgi.isolation.asking import asking
+from genwsgi.isolation.effects.base import Book, Record, current
+from genwsgi.isolation.effects.claims import MISSING, counted
+from genwsgi.isolation.holders import belongs
+
+#: What is in a module or class under each of its names.
+_Names = dict[str, Any]
+_names_of_class: Callable[[type], Mapping[str, Any]] = vars(type)["__dict__"].__get__
+#: Top-level modules that are looked at.
+_STANDARD = sys.stdlib_module_names - {"builtins", "this", "antigravity"}
+
+
+class Override:
+    """One place of the standard library: what was there, and what generations want there.
+
+    :ivar owner: the module or class.
+    :ivar base: what is called for whoever has no claim; for a class it may be inherited.
+    :ivar before: what is put back in the end; ``MISSING`` empties the place.
+    :ivar claims: what each generation wants there.
+    """
+
+    def __init__(self, owner: Any, name: str, base: Any, before: Any) -> None:
+        self.owner = owner
+        self.name = name
+        self.base = base
+        self.before = before
+        self.claims: dict[Book, Any] = {}
+        #: Held weakly: it is in its place, and with those who have wrapped it.
+        self._stand_in: Callable[[], Any] = lambda: None
+
+    def claim(self, book: Book, value: Any, found: Any) -> None:
+        """Let ``book``'s generation, which found ``found`` in the place, have ``value`` there."""
+        self.claims[book] = value
+        if found in _stand_ins:
+            _stand_ins[found][1].add(book)
+        # A new one each time: who finds it next is known by it.
+        wrapped: weakref.WeakSet[Book] = weakref.WeakSet()
+
+        def stand_in(*args: Any, **kwargs: Any) -> Any:
+            return self._called(wrapped, args)(*args, **kwargs)
+
+        if isinstance(self.base, FunctionType):
+            functools.update_wrapper(stand_in, self.base)
+        self._stand_in = weakref.ref(stand_in)
+        _stand_ins[stand_in] = self, wrapped
+        setattr(self.owner, self.name, stand_in)
+
+    def drop(self, book: Book) -> None:
+        """Forget a generation's claim; with the last one the place is as it was."""
+        self.claims.pop(book, None)
+        if not self.claims:
+            self.restore()
+
+    def restore(self) -> None:
+        """Put back what was there, unless somebody else has replaced the stand-in."""
+        stand_in = self._stand_in()
+        if stand_in is not None and _names(self.owner).get(self.name) is stand_in:
+            _put(self.owner, self.name, self.before)
+
+    def _called(self, wrapped: weakref.WeakSet[Book], args: tuple[Any, ...]) -> Any:
+        generation: Generation | None = asking()
+        book: Book | None = None if generation is None else generation.effects
+        if book is None:
+            newest = current()
+            book = None if newest is None else newest[1]
+        found = self.base
+        if book is not None and book not in wrapped:
+            found = self.claims.get(book, self.base)
+        if type(found) is not FunctionType and isinstance(self.owner, type) and args:
+            # A wrapper object, which a class would bind to the instance.
+            bind = getattr(type(found), "__get__", None)
+            if bind is not None:
+                return functools.partial(_without_first, bind(found, args[0], type(args[0])))
+        return found
+
+
+def _without_first(function: Callable[..., Any], _self: object, *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+#: Each stand-in's place, and the generations that have wrapped it.
+_stand_ins: weakref.WeakKeyDictionary[Any, tuple[Override, weakref.WeakSet[Book]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class _Taken:
+    """A place with something that no function can stand for, as a class: it is only put back."""
+
+    def __init__(self, owner: Any, name: str, value: Any, before: Any) -> None:
+        self._place = (owner, name)
+        self._value = value
+        self._before = before
+        _taken.append(self)
+
+    def undo(self) -> None:
+        """Put back what was there, or have whoever came after put it back."""
+        if self in _taken:
+            _taken.remove(self)
+        owner, name = self._place
+        if _names(owner).get(name) is self._value:
+            _put(owner, name, self._before)
+        for other in _taken.copy():
+            if other._place == self._place and other._before is self._value:
+                other._before = self._before
+
+
+#: All of them, oldest first.
+_taken: list[_Taken] = []
+
+
+class Overrides(Record):
+    """What one build has replaced in the standard library, found by comparing."""
+
+    def __init__(self, book: Book) -> None:
+        super().__init__(book)
+        self._before: dict[Any, _Names] = {}
+        self._modules: set[str] = set()
+        self._made: list[Override] = []
+        self._taken: list[_Taken] = []
+        self.look()
+
+    def look(self) -> None:
+        """Remember what is in the modules that have come since the last look."""
+        book = self.book()
+        if book is None or not book.building:
+            return
+        for name in sys.modules.keys() - self._modules:
+            self._modules.add(name)
+            if name.partition(".")[0] in _STANDARD:
+                self._look_at(name)
+
+    def built(self) -> None:
+        """Claim what the build has replaced."""
+        book = self.book()
+        generation = None if book is None else book.generation()
+        if book is None or generation is None:
+            return
+        for owner, before in self._before.items():
+            for name, now in dict(_names(owner)).items():
+                then = before.get(name, MISSING)
+                if now is not then and _is_of(generation, now):
+                    self._claim(book, owner, name, now, then)
+        self._before = {}
+
+    def undo(self) -> None:
+        """Drop all claims, the last first, and put back what can only be put back."""
+        book = self.book()
+        while self._made and book is not None:
+            self._made.pop().drop(book)
+        while self._taken:
+            self._taken.pop().undo()
+
+    def report(self) -> list[str]:
+        """How many functions it has replaced."""
+        return counted({"replaced function": len(self._made) + len(self._taken)})
+
+    def _look_at(self, name: str) -> None:
+        module = sys.modules.get(name)
+        if type(module) is not ModuleType:
+            return
+        names = self._before[module] = dict(vars(module))
+        for value in names.values():
+            if isinstance(value, type):
+                own = _names_of_class(value)
+                if own.get("__module__") == name:
+                    self._before[value] = dict(own)
+
+    def _claim(self, book: Book, owner: Any, name: str, now: Any, then: Any) -> None:
+        known = _stand_ins.get(then) if type(then) is FunctionType else None
+        base = then if then is not MISSING else _inherited(owner, name)
+        if known is not None:
+            override = known[0]
+        elif _can_be_called(now) and _can_be_called(base):
+            override = Override(owner, name, base, then)
+        else:
+            self._taken.append(_Taken(owner, name, now, then))
+            return
+        override.claim(book, now, then)
+        self._made.append(override)
+
+
+def _names(owner: Any) -> Mapping[str, Any]:
+    return vars(owner) if type(owner) is ModuleType else _names_of_class(owner)
+
+
+def _inherited(owner: Any, name: str) -> Any:
+    for base in owner.__mro__[1:] if isinstance(owner, type) else ():
+        if name in _names_of_class(base):
+            return _names_of_class(base)[name]
+    return MISSING
+
+
+def _can_be_called(value: Any) -> bool:
+    """Whether a function can stand for it; classes and other descriptors are only put back."""
+    return callable(value) and not isinstance(value, type | staticmethod | classmethod)
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    if value is MISSING:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, value)
+
+
+def _is_of(generation: Generation, value: Any) -> bool:
+    """Whether ``value`` is of the generation's code, or an object that calls something that is."""
+    table: Any = generation.modules
+    if table is None or table.closed:
+        return False
+    if isinstance(value, type):
+        # By its name, for a module that failed is not in the table any more.
+        return bool(table.owns(_names_of_class(value).get("__module__")))
+    inside = [value]
+    if type(value) is not FunctionType:
+        if not isinstance(value, staticmethod | classmethod | property) and not callable(value):
+            return False
+        inside += [type(value), *gc.get_referents(value)]
+    return any(belongs(one, table.builtins, table.modules) for one in inside)
+
+
+def install() -> None:
+    """Nothing to wrap: a stand-in comes with the first claim."""
+
+
+def uninstall() -> None:
+    """Take stand-ins away that are left, because a generation could not be torn down."""
+    for override, _ in list(_stand_ins.values()):
+        override.claims.clear()
+        override.restore()
+    while _taken:
+        _taken[-1].undo()
