@@ -13,13 +13,9 @@ One thread, the updater's, changes what is here; any may ask.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import logging
-import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -32,6 +28,7 @@ from genwsgi.errors import BuildAbandoned, GenwsgiError, SnapshotError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.switch import Switch
+from genwsgi.hotupdate.folder import make_folder
 from genwsgi.hotupdate.plan import Plan
 from genwsgi.isolation import adopted, asking, effects, imports, lookup
 from genwsgi.isolation.effects import Effects, effects_of
@@ -97,9 +94,7 @@ class Versions:
         :raises SnapshotError: it can't be taken.
         """
         if self._store is None:
-            folder = tempfile.mkdtemp(prefix="genwsgi-hotupdate-")
-            atexit.register(_remove, folder, os.getpid())
-            self._store = Store(folder)
+            self._store = Store(make_folder())
         return self._store.take(plan.scope())
 
     def sources(self, digest: str) -> dict[str, bytes]:
@@ -299,12 +294,6 @@ def _in_use(waiting: Collection[Generation]) -> dict[Generation, list[str]]:
 def _threads_of(generation: Generation) -> list[threading.Thread]:
     kept = effects_of(generation)
     return [] if kept is None else kept.stragglers()
-
-
-def _remove(folder: str, pid: int) -> None:
-    # A child that was forked has the same callbacks, and its parent still needs the folder.
-    if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def served(name: str) -> bool:
