@@ -31,11 +31,13 @@ class Plan:
     :ivar modules: the modules by name.
     :ivar reasons: for each of them why, in a few words.
     :ivar reexports: for each package the names that it takes out of these, with their origin.
+    :ivar stale: for each of these packages which of the names its own code uses, as they were.
     """
 
     modules: dict[str, Module] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     reexports: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    stale: dict[str, list[str]] = field(default_factory=dict)
 
     def scope(self) -> Scope:
         """Return what the snapshot is taken of: modules below a package come with it."""
@@ -115,6 +117,7 @@ class Planner:
                     continue
                 if module.package:
                     taken = plan.reexports[module.name] = _taken(imports, plan.modules, reached)
+                    plan.stale[module.name] = sorted(imports.used & taken.keys())
                     reached.update(f"{module.name}.{alias}" for alias in taken)
                 else:
                     reached.add(module.name)

@@ -25,10 +25,12 @@ class Imports:
 
     :ivar names: modules, and what might be modules: ``from a import b`` gives ``a`` and ``a.b``.
     :ivar taken: for ``from a import b as c`` on its top level: ``c`` and the pair ``a``, ``b``.
+    :ivar used: which of the names that it takes are used by code of its own.
     """
 
     names: frozenset[str]
     taken: dict[str, tuple[str, str]]
+    used: frozenset[str] = frozenset()
 
 
 class Sources:
@@ -107,7 +109,8 @@ def _imports(tree: ast.Module, module: Module) -> Imports:
                 names.add(f"{source}.{alias.name}")
                 if id(node) in top:
                     taken[alias.asname or alias.name] = (source, alias.name)
-    return Imports(frozenset(names), taken)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return Imports(frozenset(names), taken, frozenset(used & set(taken)))
 
 
 def _absolute(node: ast.ImportFrom, module: Module) -> str:

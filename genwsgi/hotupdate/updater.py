@@ -264,8 +264,22 @@ class Updater:
         self._running.remember(filter(None, runs), self.versions.sources(digest))
         new = self.versions.current
         log.info("hotupdate by %s: version %d: %s", request.source, new.number, plan.describe())
+        self._tell_of_stale(plan)
         self._call_back(old, new)
         return Outcome.COMMITTED, "", modules
+
+    def _tell_of_stale(self, plan: Plan) -> None:
+        for package, names in plan.stale.items():
+            told = f"__init__ of {package}"
+            if names and package not in plan.modules and told not in self._told:
+                self._told.add(told)
+                log.warning(
+                    "code in the %s goes on with the old %s: move it to a module, or name %s in "
+                    "updates",
+                    told,
+                    ", ".join(names),
+                    package,
+                )
 
     def _build(self, digest: str, plan: Plan) -> Generation:
         over = threading.Event()

@@ -263,3 +263,36 @@ def test_changed_without_being_known(program: Program) -> None:
     program.write({"NAME/fields.py": "VERSION = 2\n"})
     assert program.update("NAME.fields").outcome == "committed"
     assert rules.parse() == (2, 2)
+
+
+def test_code_of_a_package_that_goes_on_with_what_it_took_is_told(
+    program: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A package's ``__init__`` is not rebuilt; so its own functions keep the old version."""
+    init = "from NAME.rules import parse\n__all__ = ['parse']\n"
+    program.write({"NAME/__init__.py": init})
+    package = program.load("NAME")
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    assert program.update("NAME.fields").outcome == "committed"
+    assert package.parse() == (2, 2)
+    assert "goes on with the old" not in caplog.text
+    program.write({"NAME/__init__.py": f"{init}def top():\n    return parse()\n"})
+    program.update("NAME")
+    for version in (3, 4):
+        program.write({"NAME/fields.py": f"VERSION = {version}\n"})
+        program.update("NAME.fields")
+    assert package.top() == (4, 4)  # what was updated before is rebuilt each time
+    assert "goes on with the old" not in caplog.text
+
+
+def test_code_of_a_package_that_was_never_named_is_told(
+    program: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, with the names and what to do."""
+    program.write({"NAME/__init__.py": "from NAME.rules import parse\ndef top():\n    parse()\n"})
+    program.load("NAME")
+    for version in (2, 3):
+        program.write({"NAME/fields.py": f"VERSION = {version}\n"})
+        assert program.update("NAME.fields").outcome == "committed"
+    (line,) = [text for text in caplog.messages if "goes on with the old" in text]
+    assert line.startswith(f"code in the __init__ of {program.name} goes on with the old parse:")
