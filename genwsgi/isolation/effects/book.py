@@ -13,6 +13,7 @@ from genwsgi.isolation.effects import (
     codings,
     environment,
     exits,
+    finalizers,
     forks,
     hooks,
     lists,
@@ -53,6 +54,7 @@ _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (logs, logs.Logs),
     (threads, threads.Threads),
     (offers, offers.Offers),
+    (finalizers, finalizers.Finalizers),
     (exits, exits.Exits),
 )
 
