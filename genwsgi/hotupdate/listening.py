@@ -96,7 +96,7 @@ class Listening:
 class ProgramBuilder:
     """What the broker's listener has its requests made by."""
 
-    #: An order may name the application that it is for; a program has no such name.
+    #: An order may name the application that it is for; a program has no such name, so it is none.
     target = ""
 
     def __init__(self, updater: Updater) -> None:

@@ -66,7 +66,8 @@ class Result:
 class Builder(Protocol):
     """Whoever turns requests into generations: a server's coordinator, or a process by itself.
 
-    :ivar target: what is served, ``MODULE[:NAME]``; empty: not told.
+    :ivar target: what is served, ``MODULE[:NAME]``; empty: nothing, so that no order with a target
+        is for it.
     """
 
     target: str
@@ -194,7 +195,7 @@ class Obedience:
     def _concerns(self, message: Message) -> bool:
         """Whether it is for the application that is served here."""
         wanted, own = message.target, self._builder.target
-        return not wanted or not own or wanted in (own, own.partition(":")[0])
+        return not wanted or wanted in (own, own.partition(":")[0])
 
     def _follow(self, message: Message, fields: dict[str, Any], delivery: Delivery) -> None:
         if message.step is Step.CALL:

@@ -259,6 +259,11 @@ def test_an_order_for_another_application_is_let_be():
     host.deliver(id="b", target="shop")
     host.deliver(id="c", target="shop:app")
     assert host.ids == ["b", "c"]
+    program = Host()
+    program.builder.target = ""
+    program.deliver(step="call", target="shop")
+    program.deliver(id="d", target="shop")
+    assert (program.ids, program.answers) == ([], [])
 
 
 def test_the_path_is_checked_and_resolved(tmp_path: Path):
