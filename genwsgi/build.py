@@ -89,7 +89,7 @@ def build(
         return
     # Raised out here, so that no traceback keeps the failed generation's modules.
     tear_down(generation, Event.FAILED)
-    growth.forget(missing)
+    effects.forget(growth.forget(missing))
     failure.__context__ = failure.__cause__ = None
     raise failure
 

@@ -127,8 +127,8 @@ class Growth:
             reasons.setdefault(name, what)
         return self._findings(close(table.names, edges, reasons, self._may_join), used)
 
-    def forget(self, additions: Collection[Addition]) -> None:
-        """Unload the shared copies of packages that only this build has loaded.
+    def forget(self, additions: Collection[Addition]) -> set[str]:
+        """Unload the shared copies of packages that only this build has loaded; say which.
 
         To be called when the generation is torn down.  What was there before stays, for whoever
         uses it.
@@ -141,6 +141,7 @@ class Growth:
             for name, module in real.copy().items():
                 if type(module) is not ModuleProxy and name.partition(".")[0] in tops:
                     del real[name]
+        return tops
 
     def _uses(self) -> tuple[recording.Edges, dict[str, list[str]], set[str]]:
         """Return who imports whom, the shared modules by package, and which packages are used."""

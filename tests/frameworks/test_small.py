@@ -23,8 +23,7 @@ MARKS = {
 }
 
 
-#: CherryPy replaces a function of pydoc and keeps the one it finds: the last generation's.
-HELD = {"cherrypy": 1}
+HELD: dict[str, int] = {}
 
 
 def write(name: str) -> Callable[[Browser], str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import gc
+import html
 import importlib
 import importlib.machinery
 import sys
@@ -63,6 +64,32 @@ def test_nothing_is_left_of_a_build_whose_scope_was_too_small(site: Site, instal
     assert "shop" not in sys.modules
     assert "plain" in sys.modules
     assert builtins.__import__ is recording._original
+
+
+def test_the_shared_copy_takes_its_wrappers_along(site: Site, installed: Path) -> None:
+    """What a package has replaced before it joined is put back: else it would be there twice."""
+    before = html.escape
+    tracer = """
+        import html, shop.models
+        calls = []
+        escape = html.escape
+        def traced(text):
+            calls.append(text)
+            return escape(text)
+        html.escape = traced
+    """
+    write(installed, {"tracer.py": tracer})
+    site.write(shop="import shop.models, tracer\n", shop__models="")
+    with pytest.raises(ScopeError):
+        site.build(grow=True)
+    assert html.escape is before
+    site.grow()
+    current = site.live.current
+    assert current is not None
+    current.run(html.escape, "&")
+    joined = current.run(current.modules.import_module, "tracer")
+    assert joined.calls == ["&"]
+    assert joined.escape is before
 
 
 def test_only_logged_where_it_can_t_be_helped(

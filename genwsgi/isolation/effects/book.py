@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any, cast
 
@@ -84,6 +85,10 @@ class Effects(Book):
         for record in reversed(self.records.values()):
             self._guarded(record, "undo")
         self.of(threads.Threads).name_left()
+
+    def forget(self, packages: Collection[str]) -> None:
+        """Undo what shared packages did that only this build had loaded, and that are unloaded."""
+        self._guarded(self.of(overrides.Overrides), "forget", packages)
 
     def retire(self, run: Run) -> None:
         """Run the exit callbacks, last registered first, and take away what was the generation's.

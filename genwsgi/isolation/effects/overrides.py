@@ -3,8 +3,9 @@
 A wrapper around ``threading.Thread.start`` or ``http.client.HTTPConnection.putrequest`` would be
 wrapped by the next generation's, that by the one after it, and none of them could ever be let go.
 What a build has replaced is found by comparing; then a *stand-in* is put there, which calls what
-the generation that asks wants there, outside of any the current one's, else the original.  A
-generation whose build has found a stand-in and wrapped it means the original when it calls that.
+the generation that asks wants there, and the original for code of none: a thread that the server
+starts would else run in a tracer's frame for ever, and keep that generation.  A generation whose
+build has found a stand-in and wrapped it means the original when it calls that.
 
 Claims are made and dropped by single operations on dicts, so no lock is needed.
 """
@@ -15,13 +16,13 @@ import functools
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.asking import asking
-from genwsgi.isolation.effects.base import Book, Record, current
+from genwsgi.isolation.effects.base import Book, Record
 from genwsgi.isolation.effects.claims import MISSING, counted
 from genwsgi.isolation.holders import belongs
 
@@ -82,9 +83,6 @@ class Override:
     def _called(self, wrapped: weakref.WeakSet[Book], args: tuple[Any, ...]) -> Any:
         generation: Generation | None = asking()
         book: Book | None = None if generation is None else generation.effects
-        if book is None:
-            newest = current()
-            book = None if newest is None else newest[1]
         found = self.base
         if book is not None and book not in wrapped:
             found = self.claims.get(book, self.base)
@@ -140,6 +138,8 @@ class Overrides(Record):
         self._modules: set[str] = set()
         self._made: list[Override] = []
         self._taken: list[_Taken] = []
+        #: What shared packages have replaced meanwhile: owner, name, the function, what was there.
+        self._others: list[tuple[Any, str, FunctionType, Any]] = []
         self.look()
 
     def look(self) -> None:
@@ -161,8 +161,12 @@ class Overrides(Record):
         for owner, before in self._before.items():
             for name, now in dict(_names(owner)).items():
                 then = before.get(name, MISSING)
-                if now is not then and _is_of(generation, now):
+                if now is then:
+                    continue
+                if _is_of(generation, now):
                     self._claim(book, owner, name, now, then)
+                elif type(now) is FunctionType:
+                    self._others.append((owner, name, now, then))
         self._before = {}
 
     def undo(self) -> None:
@@ -172,6 +176,15 @@ class Overrides(Record):
             self._made.pop().drop(book)
         while self._taken:
             self._taken.pop().undo()
+
+    def forget(self, packages: Collection[str]) -> None:
+        """Put back what the shared copies of ``packages`` have replaced, which are unloaded now."""
+        for owner, name, now, then in reversed(self._others):
+            module = now.__globals__.get("__name__")
+            top = module.partition(".")[0] if type(module) is str else ""
+            if top in packages and _names(owner).get(name) is now:
+                _put(owner, name, then)
+        self._others = []
 
     def report(self) -> list[str]:
         """How many functions it has replaced."""
