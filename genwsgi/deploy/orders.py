@@ -74,11 +74,21 @@ class OrderBook:
         self._waiting_since = 0.0
 
     def take(self, order: Order, now: float) -> list[Report]:
-        """Accept ``order``: it is served next, in the place of an older one that waits."""
+        """Accept ``order``: it is served next, in the place of an older one that waits.
+
+        But one that is to be held takes the place of no other than such a one.
+        """
         self.count += 1
         path = (order.path,) if order.path else ()
         pending = Pending(order, now, order.force, order.trigger != WATCH, path, order.hold)
-        older, self.waiting = self.waiting, pending
+        older = self.waiting
+        if older is not None and pending.hold and not older.hold:
+            # Were it called off, neither would be done.
+            reason = (
+                f"order {older.order.id!r} waits, and this one may be called off: prepare again"
+            )
+            return [self._report(pending, Outcome.SUPERSEDED, None, reason, now)]
+        self.waiting = pending
         if older is None:
             self._waiting_since = now
             return []
@@ -95,7 +105,9 @@ class OrderBook:
         return [self._report(pending, Outcome.FAILED, None, reason, now)]
 
     def let_go(self, order: str) -> None:
-        """Have the order ``order``, if it waits, not be held when it is ready."""
+        """Have the order ``order`` not be held when it is ready."""
+        if self.running is not None and self.running.order.id == order:
+            self.running = replace(self.running, hold=0.0)
         if self.waiting is not None and self.waiting.order.id == order:
             self.waiting = replace(self.waiting, hold=0.0)
 
@@ -105,8 +117,10 @@ class OrderBook:
         return self.running
 
     def impatient_at(self) -> float | None:
-        """When the waiting order may supersede the running one; None: no order waits."""
+        """When the waiting order may supersede the running one; None: no order waits that may."""
         if self.waiting is None or self.running is None:
+            return None
+        if self.waiting.hold and not self.running.hold:
             return None
         return self._waiting_since + self._stretch * max(self._patience, 2 * self._usual)
 

@@ -30,6 +30,26 @@ def test_the_newest_of_the_waiting_orders_wins():
     assert host.taken("old")[-1] == TakeSnapshot(an_order("c"))
 
 
+def test_an_order_that_may_be_called_off_takes_the_place_of_no_other():
+    """Or else, once it is called off, neither would have been done."""
+    host = Host(1)
+    host.order("a")
+    host.order("b")
+    (outcome,) = reports(host.order("c", hold=30.0))
+    assert (outcome.id, outcome.outcome) == ("c", Outcome.SUPERSEDED)
+    assert "order 'b' waits" in outcome.reason
+    assert host.taken("old")[-1] == TakeSnapshot(an_order("b"))
+
+
+def test_a_deploy_is_not_superseded_by_an_order_that_may_be_called_off():
+    """It goes on, however long it takes."""
+    host = Host(1)
+    host.order("a")
+    host.taken("new")
+    host.order("b", hold=30.0)
+    assert host.coordinator.next_deadline() == TIMEOUT
+
+
 def test_force_is_inherited():
     """An order that supersedes a forced one deploys though the code is unchanged."""
     host = Host(1)
