@@ -74,15 +74,17 @@ class Memory:
         """The orders that were accepted and have no outcome."""
         return {order: entry for order, entry in self._entries.items() if not entry.outcome}
 
-    def accept(self, order: str, entry: Entry) -> None:
+    def accept(self, order: str, entry: Entry, *, prepared: bool = False) -> None:
         """Take an order that is not known.
 
+        :param prepared: its preparation was accepted, and other hosts may go live with it now: so
+            nothing newer that has come in between is a reason to refuse it.
         :raises Refusal: it is so old that it may have been forgotten, or older than another.
         """
         at = entry.issued_at
         if at is not None and (at < self._floor or (at == self._floor and order in self._on_floor)):
             raise Refusal("it is as old as orders that are forgotten here", quiet=True)
-        if at is not None and at < self._newest - AHEAD:
+        if at is not None and at < self._newest - AHEAD and not prepared:
             age = f"{self._newest - at:.0f} s older than one that was accepted here"
             raise Refusal(f"it is {age}: give it anew, or compare the clocks")
         self._newest = max(self._newest, at or 0.0)

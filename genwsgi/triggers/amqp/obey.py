@@ -267,7 +267,7 @@ class Obedience:
         """The order comes whose release is being prepared here, or held: that is to go live."""
         prepare = job.fields
         job.fields = {name: prepare[name] for name in prepare if name not in ("step", "hold")}
-        self._memory.accept(order, Entry(issued_at, {}, job.fields, job.replies))
+        self._memory.accept(order, Entry(issued_at, {}, job.fields, job.replies), prepared=True)
         prepared = {"outcome": Outcome.PREPARED, "step": Step.PREPARE.value}
         self._memory.finish(_prepared(order), prepared)
         job.message = read(job.fields)

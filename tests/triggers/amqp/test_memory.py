@@ -74,6 +74,7 @@ def test_an_order_is_not_accepted_after_a_newer_one(tmp_path: Path):
         kept.accept("old", entry(900.0))
     kept.accept("by a clock that is a little behind", entry(950.0))
     kept.accept("without a time", entry(None))
+    kept.accept("prepared before", entry(900.0), prepared=True)
     assert kept.find("old") is None
 
 
