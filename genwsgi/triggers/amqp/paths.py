@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from genwsgi.triggers.amqp.message import Refusal
+from genwsgi.triggers.paths import trace
 
 #: The most files and folders that are looked at below one path.
 MOST: Final = 200_000
@@ -68,11 +69,15 @@ def _check(place: str, found: os.stat_result, owners: set[int]) -> None:
     if stat.S_ISLNK(found.st_mode):
         # It was none a moment ago; those in the tree are followed by _check_link.
         raise Refusal(f"{place} has become a link while it was looked at")
-    if found.st_uid not in owners:
-        raise Refusal(f"{place} belongs to user {found.st_uid}, not to this user or root")
+    _check_owner(place, found, owners)
     if found.st_mode & _OTHERS:
         mode = stat.S_IMODE(found.st_mode)
         raise Refusal(f"others may write to {place} (mode {mode:03o}): chmod go-w")
+
+
+def _check_owner(place: str, found: os.stat_result, owners: set[int]) -> None:
+    if found.st_uid not in owners:
+        raise Refusal(f"{place} belongs to user {found.st_uid}, not to this user or root")
 
 
 def _check_tree(folder: str, owners: set[int]) -> None:
@@ -97,20 +102,29 @@ def _check_tree(folder: str, owners: set[int]) -> None:
 
 
 def _check_link(link: str, owners: set[int]) -> str:
-    """Return what a link in the tree leads to; all above it must be as trustworthy as the tree."""
-    real = os.path.realpath(link)
-    if not os.path.lexists(real):
-        return real  # leads nowhere, so nothing is imported from it
-    _check_way(real, owners)
-    return real
+    """Return what a link in the tree leads to; the whole way must be as trustworthy as the tree."""
+    found = trace(link)
+    for hinge in found.hinges:
+        if os.path.islink(hinge):
+            _check_owner(hinge, os.lstat(hinge), owners)
+            _check_way(os.path.dirname(hinge), owners, sticky_end=True)
+    # Of one that leads nowhere this is the folder in which something may appear.
+    _check_way(found.place, owners)
+    return os.path.realpath(link)
 
 
-def _check_way(path: str, owners: set[int]) -> None:
-    """Refuse ``path`` if it, or what is above it, is somebody else's, or others may write there."""
+def _check_way(path: str, owners: set[int], *, sticky_end: bool = False) -> None:
+    """Refuse ``path`` if it, or what is above it, is somebody else's, or others may write there.
+
+    :param sticky_end: ``path`` itself may be a sticky folder, as what is above it may.
+    """
     for place in _from(os.sep, path):
         found = os.lstat(place)
         sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        if not sticky or place == path:  # in a sticky folder nobody can replace another's entry
+        # In a sticky folder nobody can replace another's entry.
+        if sticky and (sticky_end or place != path):
+            _check_owner(place, found, owners)
+        else:
             _check(place, found, owners)
 
 

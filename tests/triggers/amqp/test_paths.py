@@ -102,3 +102,22 @@ def test_a_link_in_a_release_must_lead_to_what_is_as_safe(root: Path):
         place.chmod(place.stat().st_mode | 0o002)
         assert f"others may write to {place}" in refused(root / "one", root)
         place.chmod(place.stat().st_mode & ~0o002)
+
+
+def test_a_link_in_a_release_may_not_be_turned_by_others(root: Path):
+    """Neither by way of another link that is somebody else's, nor where nothing is as yet."""
+    public = root.parent / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    shared = root.parent / "shared"
+    shared.mkdir(mode=0o755)
+    (public / "turn").symlink_to(shared)
+    link = root / "one" / "linked"
+    link.symlink_to(public / "turn")
+    assert check_path(str(root / "one"), [str(root)])
+    if os.geteuid() == 0:
+        os.lchown(public / "turn", 12345, -1)
+        assert f"{public / 'turn'} belongs to user 12345" in refused(root / "one", root)
+    link.unlink()
+    link.symlink_to(public / "nothing")
+    assert f"others may write to {public}" in refused(root / "one", root)
