@@ -23,7 +23,7 @@ from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation import effects
 from genwsgi.isolation.modules import ModuleTable
-from genwsgi.isolation.roots import name_holder, thread_place
+from genwsgi.isolation.roots import OUTSIDE, name_holder, thread_place
 
 log = logging.getLogger("genwsgi")
 
@@ -68,6 +68,7 @@ class _Retired:
     pause: float = field(default_factory=lambda: AGAIN[0])
     again: float = 0.0
     looked: bool = False
+    told: bool = False
 
     @property
     def gone(self) -> bool:
@@ -208,13 +209,13 @@ class Janitor:
             now = time.monotonic()
 
     def _is_gone(self, one: _Retired) -> None:
-        if one.holder:
+        if one.told:
             seconds = time.monotonic() - one.since
             log.info("%s is collected at last, %.0f s after it retired", one.name, seconds)
         else:
             log.info("%s is collected", one.name)
         left = [thread for thread in list(one.threads) if thread.is_alive()]
-        if left and not one.holder:
+        if left and not one.told:
             places = ", ".join(f"{thread.name} at {thread_place(thread)}" for thread in left)
             log.warning("%s has retired but its threads still run: %s", one.name, places)
 
@@ -224,7 +225,11 @@ class Janitor:
             return
         threads = frozenset(thread.ident or 0 for thread in list(one.threads))
         holder = name_holder(one.table, threads, self._kept()) if one.table is not None else ""
-        if holder and not one.holder:
+        # What no path leads to may be a build on another thread that just looks through everything:
+        # nobody is to be woken for that, so it has to be there at the next look as well.
+        sure = holder and (one.holder or not holder.startswith(OUTSIDE))
+        if sure and not one.told:
+            one.told = True
             log.warning("%s has retired but is held by %s", one.name, holder)
         one.holder = holder or one.holder
         one.again = time.monotonic() + one.pause

@@ -17,7 +17,7 @@ import pytest
 
 from genwsgi import janitor
 from genwsgi.generations.status import GenerationStatus
-from genwsgi.isolation.roots import name_holder
+from genwsgi.isolation.roots import OUTSIDE, name_holder
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
 from tests.isolation.sources import Site
@@ -230,6 +230,29 @@ def test_a_holder_outside_of_python(site: Site, hold: Any, text: str) -> None:
     ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
     gc.collect()
     assert table() is None
+
+
+def test_what_is_only_seen_once_wakes_nobody(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder that no path leads to is logged when it is there at the next look as well."""
+    monkeypatch.setattr(janitor, "name_holder", lambda *_: OUTSIDE + ": a list")
+    monkeypatch.setattr(janitor, "AGAIN", (0.05, 0.3))
+    site.write(shop="")
+    pinned = [site.serve().modules]
+    looks: list[bool] = []
+    name = janitor.Janitor._is_held
+
+    def is_held(self: janitor.Janitor, one: Any) -> None:
+        name(self, one)
+        if one.holder:
+            looks.append("is held by" in caplog.text)
+
+    monkeypatch.setattr(janitor.Janitor, "_is_held", is_held)
+    site.serve()
+    wait_until(lambda: len(looks) >= 2, what="it is looked at twice")
+    assert looks[:2] == [False, True]
+    pinned.clear()
 
 
 def test_nothing_holds_what_is_gone(site: Site) -> None:

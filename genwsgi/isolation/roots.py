@@ -20,6 +20,9 @@ from genwsgi.isolation.holders import PAUSE, SLICE, belongs, find, referents
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.naming import describe, name_of, place_of
 
+#: How a holder is called that no path leads to.
+OUTSIDE = "something outside of Python's modules"
+
 #: Modules whose running functions hold what they search, for as long as they do.
 _SEARCHING = frozenset({holders.__name__, __name__})
 
@@ -165,8 +168,8 @@ def _outside(builtins: dict[str, object]) -> str:
         held = next((one for one in gc.get_referents(obj) if id(one) in inside), None)
         if held is not None:
             kind = name_of(obj)
-            return f"something outside of Python's modules: {kind}, through {name_of(held)}"
-    return "something outside of Python's modules, out of sight of its garbage collector"
+            return f"{OUTSIDE}: {kind}, through {name_of(held)}"
+    return f"{OUTSIDE}, out of sight of its garbage collector"
 
 
 def _slowly(objects: list[object]) -> Iterator[object]:
