@@ -193,7 +193,7 @@ def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
             package = _package_in(root, name, "the application's own", namespaces=code)
             if package is None:
                 continue
-            if name in named and not package.file and not _is_regular(package):
+            if not package.file and not _is_regular(package):
                 # The rest of a namespace package is wherever else on the path.
                 whole = _find(name, rules.path) or package
                 package = replace(package, file=whole.file, folders=whole.folders)
@@ -219,12 +219,28 @@ def _has_code(folder: str) -> bool:
 
 
 def _is_elsewhere(name: str, root: str, rules: ScopeRules) -> bool:
-    """Whether ``name`` is (also) found in another folder of the path, as an import would do."""
-    return any(
-        _package_in(entry, name, "", namespaces=True) is not None
-        for entry in rules.path
-        if os.path.realpath(entry) != root
-    )
+    """Whether an import of ``name`` finds, or may find, what is not ours in another folder.
+
+    The rest of a namespace package is no other's: unless there is compiled code in it.
+    """
+    for entry in rules.path:
+        found = None
+        if os.path.realpath(entry) != root:
+            found = _package_in(entry, name, "", namespaces=True)
+        if found is not None and (
+            found.file or _is_regular(found) or _has_compiled(found.folders[0])
+        ):
+            return True
+    return False
+
+
+def _has_compiled(folder: str) -> bool:
+    """Whether there is a compiled module below ``folder``, or too much to see."""
+    for count, (_, folders, files) in enumerate(os.walk(folder)):
+        if count >= MOST_FOLDERS or any(name.endswith(_EXTENSIONS) for name in files):
+            return True
+        folders[:] = [name for name in folders if name.isidentifier() and name not in NOT_SOURCE]
+    return False
 
 
 def _package_in(root: str, name: str, reason: str, *, namespaces: bool) -> Package | None:

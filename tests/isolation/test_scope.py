@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,18 @@ def test_folder_that_is_elsewhere_too_is_shared(tmp_path: Path) -> None:
     """A folder without __init__.py does not hide a package that an import would find before it."""
     home, lib = tmp_path / "home", tmp_path / "lib"
     write(home, {"shop.py": "", "yaml/one.py": "", "google/own.py": "", "own/one.py": ""})
-    write(lib, {"yaml/__init__.py": "", "google/theirs.py": ""})
+    write(lib, {"yaml/__init__.py": "", f"google/x/theirs{EXTENSION_SUFFIXES[0]}": ""})
     rules = ScopeRules("shop", (str(home), str(lib)), ())
     assert set(find_scope(rules).packages) == {"shop", "own"}
+
+
+def test_namespace_with_a_part_elsewhere(tmp_path: Path) -> None:
+    """A namespace package that is ours in part is in the scope, and its other folders with it."""
+    home, lib = tmp_path / "home", tmp_path / "lib"
+    write(home, {"shop.py": "", "acme/own.py": ""})
+    write(lib, {"acme/theirs.py": ""})
+    found = find_scope(ScopeRules("shop", (str(home), str(lib)), ())).packages["acme"]
+    assert found.folders == (str(home / "acme"), str(lib / "acme"))
 
 
 def test_namespace_when_named(tmp_path: Path) -> None:
