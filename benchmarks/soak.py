@@ -133,7 +133,7 @@ def _row(number: int, seen: dict[int, Census]) -> None:
     for pid, one in seen.items():
         print(
             f"{number:5}  {pid:7}  {one.rss / 2**20:7.1f}  {one.tables:11}  {len(one.threads):7}"
-            f"  {one.handlers:8}  {one.files:5}  {one.atexit:6}  {one.objects:8}",
+            f"  {one.handlers:8}  {one.files:5}  {one.atexit:6}  {one.blocks:8}",
             flush=True,
         )
 
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=sorted(SUBJECTS))
     parser.add_argument("--swaps", type=int, default=100)
     options, rest = parser.parse_known_args(arguments)
-    print(" swap   worker  RSS MiB  generations  threads  handlers  files  atexit   objects")
+    print(" swap   worker  RSS MiB  generations  threads  handlers  files  atexit    blocks")
     with tempfile.TemporaryDirectory(prefix="genwsgi-soak") as base:
         result = soak(options.name, Path(base), options.swaps, *rest, every=_row)
     print(

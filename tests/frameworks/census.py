@@ -59,4 +59,5 @@ def _count() -> dict[str, Any]:
         "meta_path": len(sys.meta_path),
         "gc_callbacks": len(gc.callbacks),
         "objects": len(objects),
+        "blocks": sys.getallocatedblocks(),
     }

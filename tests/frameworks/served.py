@@ -173,6 +173,8 @@ class Census:
     :ivar handlers: log handlers that this thread sees.
     :ivar files: open files.
     :ivar atexit: callbacks at the end of the process.
+    :ivar objects: those that the garbage collector looks at.
+    :ivar blocks: of memory that Python has allocated.
     """
 
     tables: int
@@ -186,6 +188,7 @@ class Census:
     meta_path: int
     gc_callbacks: int
     objects: int
+    blocks: int
 
 
 #: What later swaps must leave as the first one did.
