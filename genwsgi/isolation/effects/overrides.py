@@ -198,7 +198,9 @@ class Overrides(Record):
         for value in names.values():
             if isinstance(value, type):
                 own = _names_of_class(value)
-                if own.get("__module__") == name:
+                module_of = str(own.get("__module__"))
+                # gevent puts classes of its own into the modules that it patches.
+                if module_of == name or module_of.startswith("gevent."):
                     self._before[value] = dict(own)
 
     def _claim(self, book: Book, owner: Any, name: str, now: Any, then: Any) -> None:

@@ -100,6 +100,18 @@ def test_a_failed_build_leaves_none(site: Site) -> None:
     assert places() == before
 
 
+def test_a_class_that_gevent_has_put_there(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same holds for the classes that gevent puts in the place of the standard library's."""
+    patched = type("LifoQueue", (queue.LifoQueue,), {"__module__": "gevent.queue"})
+    monkeypatch.setattr(queue, "LifoQueue", patched)
+    first, second = site.two(shop=TRACING)
+    assert call(first, "shop", "use") == ("1&amp;", 1)
+    assert call(second, "shop", "use") == ("2&amp;", 2)
+    site.pending.close()
+    site.live.close()
+    assert "qsize" not in vars(patched)
+
+
 def test_none_is_wrapped_by_the_next(site: Site) -> None:
     """However often a function is wrapped anew, no wrapper keeps the generation before it."""
     gone = []
