@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from genwsgi.errors import BuildError
+from genwsgi.isolation import recording
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import Site, call
@@ -30,6 +32,14 @@ LISTENING = """
         with engine.connect() as connection:
             return connection.execute(text("select VERSION")).scalar()
 """
+
+
+@pytest.fixture(autouse=True)
+def _forget_imports() -> Iterator[None]:
+    recorded = dict(recording._edges)
+    yield
+    recording._edges.clear()
+    recording._edges.update(recorded)
 
 
 def connect() -> None:
