@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
+from genwsgi.server import memory
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.child import ending
 from genwsgi.server.coordinator import LOG_SETTINGS, make_source
@@ -192,10 +192,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             folder=self.cfg.chdir,
         )
         agent = Agent(live, self.directory, log)
-        # What is there before the application stays for as long as the worker does. Looked through
-        # no more, it makes each collection of a retired generation shorter by a fifth.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         try:
             agent.boot()
         except GenwsgiError as error:
