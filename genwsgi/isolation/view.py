@@ -14,6 +14,8 @@ from typing import Any
 
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.byhand import adopt, being_loaded
+from genwsgi.isolation.effects.claims import MISSING
+from genwsgi.isolation.effects.entries import changing
 from genwsgi.isolation.lookup import Table, lock, table_for, tables
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.originals import Live
@@ -106,7 +108,9 @@ class SysModules(dict[str, ModuleType]):
             before = real.get(name, _MISSING)
             hidden = type(before) is ModuleProxy
             if table is None:
-                (_displaced if hidden else real)[name] = module
+                shared = _displaced if hidden else real
+                changing(shared, name, module)
+                shared[name] = module
                 return
             # Whoever loads it, and from wherever: the code is to ask this generation.
             if isinstance(table, ModuleTable) and being_loaded(name, module):
@@ -125,8 +129,10 @@ class SysModules(dict[str, ModuleType]):
         if table is not None:
             return table.modules.pop(name, *default)
         with lock:
-            hidden = type(real.get(name)) is ModuleProxy
-            return (_displaced if hidden else real).pop(name, *default)
+            shared = _displaced if type(real.get(name)) is ModuleProxy else real
+            if name in shared:
+                changing(shared, name, MISSING)
+            return shared.pop(name, *default)
 
     def popitem(self) -> tuple[str, ModuleType]:
         name = list(self.copy())[-1]

@@ -12,6 +12,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.isolation.effects import (
     claims,
     codings,
+    entries,
     environment,
     exits,
     finalizers,
@@ -44,6 +45,7 @@ _building: list[Effects] = []
 _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (environment, environment.Environment),
     (settings, settings.Settings),
+    (entries, entries.Entries),
     (lists, lists.Lists),
     (registries, claims.Claims),
     (warns, claims.Claims),

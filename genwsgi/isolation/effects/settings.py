@@ -119,6 +119,9 @@ def _set_collecting(on: bool) -> None:
 _SETTINGS: dict[str, Setting] = {
     "working directory": Setting(os.getcwd, os.chdir),
     "umask": Setting(_umask, os.umask),
+    "sys.stdin": _attribute("sys", "stdin", held=True),
+    "sys.stdout": _attribute("sys", "stdout", held=True),
+    "sys.stderr": _attribute("sys", "stderr", held=True),
     "recursion limit": Setting(sys.getrecursionlimit, sys.setrecursionlimit),
     "switch interval": Setting(sys.getswitchinterval, sys.setswitchinterval),
     "locale": Setting(_locale, _set_locale, "locale"),

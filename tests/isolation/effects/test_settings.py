@@ -19,7 +19,10 @@ from tests.helpers import wait_until
 from tests.isolation.sources import Site
 
 CHANGING = """
-    import asyncio, decimal, gc, locale, logging, multiprocessing, os, socket, sys, warnings
+    import asyncio, decimal, gc, io, locale, logging, multiprocessing, os, socket, sys, warnings
+    class Stream(io.StringIO):
+        pass
+    sys.stdin, sys.stdout, sys.stderr = Stream(), Stream(), Stream()
     os.chdir("/")
     os.umask(0o027)
     sys.setrecursionlimit(sys.getrecursionlimit() + 1)
