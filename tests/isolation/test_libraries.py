@@ -65,7 +65,8 @@ def test_named_signals(site: Site) -> None:
         "import blinker, flask\ndef heard(sender): ...\nblinker.signal('sold').connect(heard)\n",
     )
     assert joined["blinker"].startswith("holds shop.models.heard (blinker.base.")
-    assert joined["flask"].startswith("imports blinker (flask.signals: import blinker")
+    # Recorded, or seen in its globals where something has loaded it before.
+    assert joined["flask"].startswith("imports blinker (flask.signals")
 
 
 @pytest.mark.parametrize(
