@@ -28,8 +28,8 @@ ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py", "tes
 #: function that is traced: a measured worker would hang as soon as it gives up such a build.
 CANT_MEASURE = "3.11"
 
-#: What pytest is told with --quick.
-QUICK = ["--ignore=tests/process", "--ignore=tests/frameworks"]
+#: The folders of tests that --quick leaves out.
+QUICK = ("process", "frameworks")
 
 DESCRIPTION = """\
 Runs ruff, mypy, import-linter and interrogate, the tests of isolation on every other CPython that
@@ -105,17 +105,22 @@ def enough(versions: list[str]) -> bool:
 class Main:
     """The run of all tests, and the measure of what they cover.
 
+    Each file in a process of its own, so that no test meets what another file's has loaded.
+
     :param version: of the CPython that runs them.
     :param python: that CPython.
-    :param results: where pytest writes its results, as JUnit XML.
+    :param results: the folder where pytest writes its results, as JUnit XML, a file for each file.
     :param quick: without the tests of processes, and so without the gate.
     """
 
     def __init__(self, version: str, python: str, results: Path, quick: bool) -> None:
         self.version = version
         self.gate = not quick and version != CANT_MEASURE
+        self.files = sorted(_test_files(ROOT / "tests"))
+        if quick:
+            self.files = [file for file in self.files if not set(file.parts) & set(QUICK)]
         self._python = python
-        self._pytest = ["-m", "pytest", f"--junit-xml={results}", *(QUICK if quick else [])]
+        self._results = results
 
     def test(self) -> bool:
         """Run the tests, under coverage where this CPython can."""
@@ -124,11 +129,18 @@ class Main:
             if inside is None:
                 return False
             self._python = inside
+        command = [self._python, "-m", "pytest", "-q"]
         if self.version == CANT_MEASURE:
             print(f"coverage is not measured: {self.version} can't, and is the only CPython here")
-            return run(self._python, *self._pytest)
-        erased = run(self._python, "-m", "coverage", "erase")
-        return erased and run(self._python, "-m", "coverage", "run", *self._pytest)
+        elif run(self._python, "-m", "coverage", "erase"):
+            command = [self._python, "-m", "coverage", "run", "-m", "pytest", "-q"]
+        else:
+            return False
+        passed = [
+            run(*command, f"--junit-xml={self._results / str(number)}.xml", file)
+            for number, file in enumerate(self.files)
+        ]
+        return all(passed)
 
     def cover(self) -> bool:
         """Join what each process measured and report it, against the gate in setup.cfg."""
@@ -136,18 +148,25 @@ class Main:
         return combined and run(self._python, "-m", "coverage", "report")
 
 
-def counts(results: Path) -> str:
-    """Return ``N passed, N failed`` for the tests in a file of JUnit XML."""
-    try:
-        suites = ElementTree.parse(results).getroot().findall("testsuite")
-    except (OSError, ElementTree.ParseError):
-        return "0 passed, 1 failed"  # pytest itself did not get to its end
+def counts(results: Path, files: int) -> str:
+    """Return ``N passed, N failed, N skipped`` for a folder of JUnit XML, one for each of so many.
 
-    def total(name: str) -> int:
-        return sum(int(suite.get(name, "0")) for suite in suites)
-
-    failed, skipped = total("failures") + total("errors"), total("skipped")
-    return f"{total('tests') - failed - skipped} passed, {failed} failed, {skipped} skipped"
+    A file whose pytest did not get to its end counts as one that failed.
+    """
+    total = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    ended = 0
+    for path in results.glob("*.xml"):
+        try:
+            suites = ElementTree.parse(path).getroot().findall("testsuite")
+        except ElementTree.ParseError:
+            continue
+        ended += 1
+        for suite in suites:
+            for name in total:
+                total[name] += int(suite.get(name, "0"))
+    failed = total["failures"] + total["errors"] + files - ended
+    passed = total["tests"] - total["failures"] - total["errors"] - total["skipped"]
+    return f"{passed} passed, {failed} failed, {total['skipped']} skipped"
 
 
 def main() -> int:
@@ -156,13 +175,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="leave out the tests of processes")
     options, rest = parser.parse_known_args()
     if rest:
-        return 0 if module("pytest", *(QUICK if options.quick else []), *rest) else 1
+        ignored = [f"--ignore=tests/{name}" for name in QUICK] if options.quick else []
+        return 0 if module("pytest", *ignored, *rest) else 1
     pythons = {f"3.{sys.version_info.minor}": sys.executable, **find_others()}
     # The running CPython is the first, and the one for all tests if it can be.
     version = next((v for v in pythons if v != CANT_MEASURE), CANT_MEASURE)
     others = {other: python for other, python in pythons.items() if other != version}
     with tempfile.TemporaryDirectory() as scratch:
-        results = Path(scratch) / "results.xml"
+        results = Path(scratch)
         tests = Main(version, pythons[version], results, options.quick)
         steps: list[tuple[str, Callable[[], bool]]] = [
             ("ruff check", lambda: module("ruff", "check")),
@@ -180,7 +200,7 @@ def main() -> int:
         print("\n== summary")
         for (name, _), good in zip(steps, passed, strict=True):
             print(f"{'passed' if good else 'FAILED'}  {name}")
-        print(counts(results), flush=True)
+        print(counts(results, len(tests.files)), flush=True)
     return 0 if all(passed) else 1
 
 
