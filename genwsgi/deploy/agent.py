@@ -19,8 +19,9 @@ import threading
 import time
 from dataclasses import replace
 
-from genwsgi.deploy import protocol
-from genwsgi.deploy.protocol import Release, clip
+from genwsgi.deploy import framing, protocol
+from genwsgi.deploy.framing import clip
+from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.generation import Generation
@@ -171,7 +172,7 @@ class Agent:
 
     def _obey(self) -> None:
         """Do what the coordinator says until it is gone."""
-        decoder = protocol.Decoder()
+        decoder = framing.Decoder()
         connection = self._socket
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)  # type: ignore[arg-type]
@@ -365,7 +366,7 @@ class Agent:
         if self._socket is None:
             return False
         try:
-            self._socket.sendall(protocol.encode(message))
+            self._socket.sendall(framing.encode(message))
         except OSError:
             self._disconnect()
             return False

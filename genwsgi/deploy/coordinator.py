@@ -37,6 +37,7 @@ from genwsgi.deploy.actions import (
     Statistics,
     TakeSnapshot,
 )
+from genwsgi.deploy.framing import clip
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN, Moves
 from genwsgi.deploy.protocol import (
     Abort,
@@ -50,7 +51,6 @@ from genwsgi.deploy.protocol import (
     Release,
     Status,
     Welcome,
-    clip,
 )
 from genwsgi.deploy.running import Deploy
 from genwsgi.deploy.workers import named

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from genwsgi.deploy.actions import Order, Report
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
+from genwsgi.deploy.framing import clip
+from genwsgi.deploy.protocol import OrderOutcome, Outcome
 
 #: The trigger that orders on its own and so must not retry what failed.
 WATCH: Final = "watch"

@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from genwsgi.deploy import protocol
+from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.rundir import peer_uid
 from genwsgi.errors import ProtocolError
 
 #: Bytes that a peer may leave unread before it is taken for gone.
-BACKLOG = 4 * protocol.MAX_FRAME
+BACKLOG = 4 * framing.MAX_FRAME
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Peer:
 
     number: int
     socket: socket.socket
-    decoder: protocol.Decoder = field(default_factory=protocol.Decoder)
+    decoder: framing.Decoder = field(default_factory=framing.Decoder)
     outgoing: bytearray = field(default_factory=bytearray)
     worker: bool = False
 
@@ -116,7 +116,7 @@ class Peers:
     def send(self, peer: Peer, message: protocol.Message) -> None:
         """Send as much as goes now, and the rest when it goes; or hang up, if it never will."""
         try:
-            peer.outgoing += protocol.encode(message)
+            peer.outgoing += framing.encode(message)
         except ProtocolError as error:
             self._log.error("a peer can't be answered and is cut off: %s", error)
             self.lose(peer)

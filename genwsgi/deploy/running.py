@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from genwsgi.deploy.framing import clip
 from genwsgi.deploy.orders import Pending
-from genwsgi.deploy.protocol import Release, clip
+from genwsgi.deploy.protocol import Release
 from genwsgi.isolation.scope import Addition
 
 #: How often one deploy may begin anew because its scope was too small.

@@ -29,9 +29,10 @@ from genwsgi.deploy.coordinator import (
     TakeSnapshot,
 )
 from genwsgi.deploy.desk import Desk, Submission
+from genwsgi.deploy.framing import clip
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.peers import Peer, Peers
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, clip
+from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from genwsgi.deploy.actions import Action, Participant, Send, Stage
-from genwsgi.deploy.protocol import Abort, Commit, Hello, Prepare, Release, WorkerStatus, clip
+from genwsgi.deploy.framing import clip
+from genwsgi.deploy.protocol import (
+    Abort,
+    Commit,
+    Hello,
+    Prepare,
+    Release,
+    WorkerStatus,
+)
 from genwsgi.generations.status import GenerationStatus
 
 #: Of how many generations, of all workers, a status tells: it has to fit into one message.

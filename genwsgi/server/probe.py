@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from genwsgi.deploy.protocol import clip
+from genwsgi.deploy.framing import clip
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError

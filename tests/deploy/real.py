@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy import protocol
+from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError
 
@@ -65,7 +65,7 @@ class Connection:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._decoder = protocol.Decoder()
+        self._decoder = framing.Decoder()
         self._pending: list[Any] = []
         end.settimeout(DEADLINE)
 
@@ -86,7 +86,7 @@ class Connection:
 
     def send(self, *messages: protocol.Message) -> None:
         """Send all ``messages`` at once."""
-        self.send_bytes(b"".join(protocol.encode(message) for message in messages))
+        self.send_bytes(b"".join(framing.encode(message) for message in messages))
 
     def send_bytes(self, data: bytes) -> None:
         """Send what need not be a message; the other end may have closed, which receive() tells."""

@@ -15,6 +15,7 @@ from genwsgi.deploy.coordinator import (
     Send,
     TakeSnapshot,
 )
+from genwsgi.deploy.framing import encode
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Abort,
@@ -28,7 +29,6 @@ from genwsgi.deploy.protocol import (
     Ready,
     Release,
     Welcome,
-    encode,
 )
 from genwsgi.deploy.running import GROWTHS
 from genwsgi.generations.status import GenerationStatus

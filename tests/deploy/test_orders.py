@@ -9,11 +9,7 @@ from genwsgi.deploy.coordinator import (
     TakeSnapshot,
 )
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
-from genwsgi.deploy.protocol import (
-    Failed,
-    Outcome,
-    Prepare,
-)
+from genwsgi.deploy.protocol import Failed, Outcome, Prepare
 from tests.deploy.host import TIMEOUT, Host, an_order, messages, reports
 
 # -- coalescing

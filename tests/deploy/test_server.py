@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from genwsgi.deploy import peers
+from genwsgi.deploy.framing import MAX_FRAME
 from genwsgi.deploy.protocol import (
-    MAX_FRAME,
     Abort,
     Commit,
     Committed,

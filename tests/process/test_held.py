@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genwsgi.deploy import protocol
+from genwsgi.deploy import framing, protocol
 from genwsgi.generations.status import GenerationStatus
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, serving
@@ -60,11 +60,11 @@ def create_app():
 
 def status(server: Server) -> protocol.Status:
     """What the coordinator answers to a client that asks how things stand."""
-    decoder = protocol.Decoder()
+    decoder = framing.Decoder()
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(str(server.run_dir / "coordinator.sock"))
-        client.sendall(protocol.encode(protocol.StatusRequest()))
+        client.sendall(framing.encode(protocol.StatusRequest()))
         while True:
             for message in decoder.feed(client.recv(65536)):
                 assert isinstance(message, protocol.Status)

@@ -9,13 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genwsgi.deploy import protocol
+from genwsgi.deploy.framing import MAX_FRAME, MAX_TEXT, Decoder, clip, encode
 from genwsgi.deploy.protocol import (
-    MAX_FRAME,
-    MAX_TEXT,
     Abort,
     Commit,
     Committed,
-    Decoder,
     Failed,
     Generations,
     Hello,
@@ -30,8 +28,6 @@ from genwsgi.deploy.protocol import (
     StatusRequest,
     Welcome,
     WorkerStatus,
-    clip,
-    encode,
 )
 from genwsgi.errors import ProtocolError
 from genwsgi.generations.status import GenerationStatus
