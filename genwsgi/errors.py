@@ -156,6 +156,21 @@ class RunDirectoryError(GenwsgiError):
         self.reason = reason
 
 
+class ServerNotFound(GenwsgiError):
+    """No running server is the one that is meant, or more than one may be.
+
+    :ivar servers: those that may be, as :class:`genwsgi.ctl.find.Server`.
+    """
+
+    def __init__(self, reason: str, servers: Sequence[Any] = ()) -> None:
+        super().__init__(reason)
+        self.servers = tuple(servers)
+
+
+class ServerUnreachable(GenwsgiError):
+    """A server's coordinator gives no answer in time."""
+
+
 class OptionError(GenwsgiError):
     """An option, or a combination of options, that genwsgi can't serve with."""
 

@@ -2,7 +2,8 @@
 
 ::
 
-    lock               held by the master for as long as any process of the server lives
+    lock               held by the master for as long as any process of the server lives; says who
+                       that is, and what is served
     committed          the committed release; renamed into place, which is the commit point
     store/             the snapshots
     serving/<pid>      one empty file for each worker that serves requests
@@ -26,12 +27,16 @@ import stat
 import struct
 import tempfile
 from dataclasses import asdict
+from typing import Final
 
 from genwsgi.deploy.protocol import Release
 from genwsgi.errors import RunDirectoryError
 
 #: The longest path that a unix socket can have, with its final zero byte (unix(7)).
 _SOCKET_PATH_MAX = 108
+
+#: What the names of run directories begin with that were given none.
+PREFIX: Final = "genwsgi-"
 
 _FILES = frozenset({"committed", "orders", "amqp", "coordinator.sock"})
 _FOLDERS = frozenset({"store", "serving"})
@@ -45,6 +50,7 @@ class RunDirectory:
         self.path = path
         self.store = os.path.join(path, "store")
         self.socket = os.path.join(path, "coordinator.sock")
+        self.lock = os.path.join(path, "lock")
         self._committed = os.path.join(path, "committed")
         self._serving = os.path.join(path, "serving")
         self._orders = os.path.join(path, "orders")
@@ -53,18 +59,19 @@ class RunDirectory:
         return f"<RunDirectory {self.path}>"
 
     @classmethod
-    def create(cls, path: str | None = None, uid: int | None = None) -> RunDirectory:
+    def create(
+        cls, path: str | None = None, uid: int | None = None, serves: str = ""
+    ) -> RunDirectory:
         """Make the directory, or take over what a server that is gone has left.
 
-        :param path: ``None`` for a new private folder among the temporary ones.
+        :param path: ``None`` for a new private folder among the run-time files.
         :param uid: who else it may belong to: the user the workers run as.
+        :param serves: the target, for people.
         :raises RunDirectoryError: it belongs to somebody else, is open to others, holds something
             else, is in use by a living server, or its path is too long for a socket.
         """
         if path is None:
-            base = os.environ.get("XDG_RUNTIME_DIR") or None
-            usable = base is not None and os.access(base, os.W_OK) and uid in (None, os.geteuid())
-            path = tempfile.mkdtemp(prefix="genwsgi-", dir=base if usable else None)
+            path = tempfile.mkdtemp(prefix=PREFIX, dir=runtime_folder(uid))
         path = os.path.abspath(path)
         directory = cls(path)
         if len(os.fsencode(directory.socket)) >= _SOCKET_PATH_MAX:
@@ -79,7 +86,7 @@ class RunDirectory:
         if os.geteuid() == 0:
             # Until give_to() nobody else may put anything here: what is written is written as root.
             os.chown(path, 0, -1, follow_symlinks=False)
-        directory._lock()
+        directory._lock(serves)
         directory._clear()
         os.mkdir(directory._serving, 0o700)
         os.makedirs(directory.store, mode=0o700, exist_ok=True)
@@ -112,25 +119,39 @@ class RunDirectory:
                 self.path, f"holds something else ({foreign[0]}); choose an empty or a new one"
             )
 
-    def _lock(self) -> None:
+    def _lock(self, serves: str) -> None:
         # The workers inherit the descriptors with their locks: a directory is free only when the
         # last process that could still use it is gone.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         try:
-            descriptor = os.open(os.path.join(self.path, "lock"), flags, 0o600)
+            descriptor = os.open(self.lock, flags, 0o600)
         except OSError as error:
             raise RunDirectoryError(self.path, f"can't be locked: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             hold(self.path)
         except BlockingIOError:
-            owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
+            owner = self.server()[0] or "unknown"
             raise RunDirectoryError(
                 self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
             ) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        about = f"{os.getpid()}\n{serves}".rstrip() + "\n"
+        os.pwrite(descriptor, about.encode("utf-8", "surrogateescape"), 0)
+
+    def server(self) -> tuple[int | None, str]:
+        """The master's pid and the target of the server that made the directory, gone or not.
+
+        ``None`` and nothing where they have not been written yet, or can't be read.
+        """
+        try:
+            with open(self.lock, encoding="utf-8", errors="replace") as file:
+                pid, _, serves = file.read(4096).partition("\n")
+        except OSError:
+            return None, ""
+        # No larger than any pid can be (proc(5)), or the system would stumble over it.
+        return int(pid) if pid.isdecimal() and len(pid) < 8 else None, serves.strip()
 
     def _clear(self) -> None:
         """Remove what a server has put here, but for the lock."""
@@ -149,7 +170,7 @@ class RunDirectory:
         """Remove the directory: the server is gone.  What others have put there stays."""
         with contextlib.suppress(OSError):
             self._clear()
-            os.unlink(os.path.join(self.path, "lock"))
+            os.unlink(self.lock)
             os.rmdir(self.path)
 
     def committed(self) -> Release:
@@ -224,6 +245,17 @@ def _replace(path: str, text: str) -> None:
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)
+
+
+def runtime_folder(uid: int | None = None) -> str:
+    """The folder for run-time files: the user's own, or else that of temporary files.
+
+    :param uid: whose the files will be; this process's user unless given.
+    """
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    if own and os.access(own, os.W_OK) and uid in (None, os.geteuid()):
+        return own
+    return tempfile.gettempdir()
 
 
 def hold(folder: str) -> int:

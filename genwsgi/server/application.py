@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, ConfigError
 
 from genwsgi.deploy.agent import Agent
+from genwsgi.deploy.notices import Notice
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError, RunDirectoryError
@@ -63,6 +64,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.coordinator: CoordinatorProcess | None = None
         self.told = b""
         self.agent: Agent | None = None
+        self._notice: Notice | None = None
         self.target: Target
         super().__init__(None, prog=prog)
 
@@ -154,26 +156,34 @@ class GenwsgiApplication(WSGIApplication, _Run):
         release = Release(1, digest, "start", "what the server started with", time.time())
         self.directory.record(release)
         self.directory.give_to(self.cfg.uid, self.cfg.gid)
+        if self._named_directory() is not None:
+            self._notice = Notice(self.directory.path, self.cfg.uid, self.cfg.gid)
+            self._notice.put_up()
         return report
 
-    def _make_directory(self) -> RunDirectory:
+    def _named_directory(self) -> str | None:
         # A check needs none that a server may be using.
         cfg = self.cfg
         checks = cfg.check_config or cfg.print_config or cfg.explain_scope
-        path, uid = None if checks else cfg.run_dir, cfg.uid
+        return None if checks else cfg.run_dir
+
+    def _make_directory(self) -> RunDirectory:
+        path, uid, serves = self._named_directory(), self.cfg.uid, self.target.text
         try:
-            return RunDirectory.create(path, uid)
+            return RunDirectory.create(path, uid, serves)
         except RunDirectoryError:
             if path is None or "GUNICORN_PID" not in os.environ:
                 raise
             # The server that this one is to replace (SIGUSR2) has it; or, if that one was begun in
             # the same way, the other.
-            return RunDirectory.create(f"{path}.2", uid)
+            return RunDirectory.create(f"{path}.2", uid, serves)
 
     def close(self) -> None:
-        """Remove the run directory."""
+        """Remove the run directory, and the notice of where it was."""
         if self.directory is not None:
             self.directory.remove()
+        if self._notice is not None:
+            self._notice.take_down()
 
     # -- a worker
 

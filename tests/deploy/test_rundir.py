@@ -161,6 +161,16 @@ def test_directory_in_use(directory: RunDirectory) -> None:
     assert directory.committed() == release(1)
 
 
+def test_who_uses_a_directory_is_in_its_lock(short: str) -> None:
+    """Whoever may look into it can read the master's pid and the target, and nonsense is none."""
+    made = RunDirectory.create(os.path.join(short, "run"), serves="shop:app")
+    assert made.server() == (os.getpid(), "shop:app")
+    Path(made.lock).write_text("12345678\n")
+    assert made.server() == (None, "")
+    os.unlink(made.lock)
+    assert made.server() == (None, "")
+
+
 def test_directory_whose_pid_is_not_written_yet(directory: RunDirectory) -> None:
     """A server that has the lock and has not named itself yet is in nobody's way either."""
     os.truncate(os.path.join(directory.path, "lock"), 0)
