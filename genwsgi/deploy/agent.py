@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.framing import clip
+from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
@@ -72,6 +73,8 @@ class Agent:
         self._stopping: list[tuple[float, BackgroundBuild, Release]] = []
         self._socket: socket.socket | None = None
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
+        self._problems = ProblemBook(log, os.getpid())
+        self._told_problems: tuple[protocol.Problem, ...] = ()
         # What the coordinator was told of the generations, but for what changes all the time.
         self._told: tuple[object, ...] = ()
         self._tell_at: float | None = None
@@ -162,7 +165,7 @@ class Agent:
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
-        self._told = ()
+        self._told, self._told_problems = (), ()
         return self._send(protocol.Hello(os.getpid(), self._current, prepared))
 
     def _disconnect(self) -> None:
@@ -181,6 +184,7 @@ class Agent:
                 if self._leaving.is_set():
                     return
                 self._tell_of_generations()
+                self._tell_of_problems()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -334,6 +338,13 @@ class Agent:
             self._tell_at = None
         elif self._tell_at is None or now >= self._tell_at:
             self._tell_at = now + TELL
+
+    def _tell_of_problems(self) -> None:
+        """Tell the coordinator what is wrong here, if that is news."""
+        found = self._problems.now
+        if found != self._told_problems:
+            self._told_problems = found
+            self._send(protocol.Problems(found))
 
     def _acknowledge(self) -> None:
         current = self._live.current

@@ -47,6 +47,8 @@ from genwsgi.deploy.protocol import (
     Hello,
     OrderOutcome,
     Outcome,
+    Problem,
+    Problems,
     Ready,
     Release,
     Status,
@@ -330,15 +332,24 @@ class Coordinator(Moves):
             releases.add(self._deploy.release)
         return frozenset(self._workers.digests() | {release.digest for release in releases})
 
-    def status(self, triggers: dict[str, object]) -> Status:
-        """The answer to a ``StatusRequest``; ``triggers`` holds each trigger's own status."""
-        workers = self._workers.status()
-        return Status(self._release, self._phase.value, workers, triggers, self.last)
+    def status(self, triggers: dict[str, object], problems: tuple[Problem, ...] = ()) -> Status:
+        """The answer to a ``StatusRequest``.
+
+        :param triggers: each trigger's own status.
+        :param problems: the host's.
+        """
+        workers, wrong = self._workers.status(), (*problems, *self._workers.problems())
+        return Status(self._release, self._phase.value, workers, triggers, self.last, wrong)
 
     def generations(self, worker: int, message: Generations) -> None:
         """``worker`` says how its generations stand, for the status."""
         if worker in self._workers:
             self._workers[worker].generations = message.generations
+
+    def problems(self, worker: int, message: Problems) -> None:
+        """``worker`` says what is wrong in it, for the status."""
+        if worker in self._workers:
+            self._workers[worker].problems = message.problems
 
     def statistics(self) -> Statistics:
         """This moment, frozen."""

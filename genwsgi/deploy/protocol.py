@@ -3,7 +3,7 @@
 Plain data, frozen; any thread may use it.  How it becomes bytes is
 :mod:`genwsgi.deploy.framing`'s::
 
-    worker -> coordinator    Hello, Ready, Failed, Committed, Generations, Leaving
+    worker -> coordinator    Hello, Ready, Failed, Committed, Generations, Problems, Leaving
     coordinator -> worker    Welcome, Prepare, Commit, Abort
     client -> coordinator    OrderRequest, StatusRequest
     coordinator -> client    OrderOutcome, Status
@@ -112,6 +112,29 @@ class Generations:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Something that is wrong now; serving goes on.
+
+    :ivar name: what, in one word that is always the same, for programs.
+    :ivar text: one line: what is wrong, what it costs, what to do.
+    :ivar since: wall-clock seconds since the epoch, for people only.
+    :ivar pid: the worker that has it; None if it is the host's.
+    """
+
+    name: str
+    text: str
+    since: float
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What is wrong in the worker: sent when that changes."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
 class Leaving:
     """The worker ends because it was told to, or is recycled: not because of what it builds."""
 
@@ -217,6 +240,7 @@ class Status:
     :ivar workers: the connected workers.
     :ivar triggers: each trigger's own status, by its name; any JSON.
     :ivar last: the latest outcome of an order.
+    :ivar problems: what is wrong now: the host's, then the workers'.
     """
 
     release: Release
@@ -224,9 +248,10 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     triggers: dict[str, object]
     last: OrderOutcome | None
+    problems: tuple[Problem, ...] = ()
 
 
-FromWorker = Hello | Ready | Failed | Committed | Generations | Leaving
+FromWorker = Hello | Ready | Failed | Committed | Generations | Problems | Leaving
 ToWorker = Welcome | Prepare | Commit | Abort
 FromClient = OrderRequest | StatusRequest
 ToClient = OrderOutcome | Status
@@ -239,6 +264,7 @@ KINDS: Final[dict[str, type]] = {
     "failed": Failed,
     "committed": Committed,
     "generations": Generations,
+    "problems": Problems,
     "leaving": Leaving,
     "welcome": Welcome,
     "prepare": Prepare,

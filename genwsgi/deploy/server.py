@@ -32,6 +32,7 @@ from genwsgi.deploy.desk import Desk, Submission
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.peers import Peer, Peers
+from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
@@ -79,6 +80,7 @@ class CoordinatorServer:
         self._watched = self._read = tuple(watched)
         self._decision = Coordinator(committed, build_timeout=build_timeout)
         self._clients: dict[str, Peer] = {}
+        self._problems = ProblemBook(log)
         self._journal = Journal(directory, log)
         self._desk = Desk(self._wake, log)
         self._wake_in, self._wake_out = socket.socketpair()
@@ -186,6 +188,8 @@ class CoordinatorServer:
             self._perform(decision.committed(peer.number, message, now))
         elif isinstance(message, protocol.Generations):
             decision.generations(peer.number, message)
+        elif isinstance(message, protocol.Problems):
+            decision.problems(peer.number, message)
         elif isinstance(message, protocol.Leaving):
             self._perform(decision.leaving(peer.number, now))
         elif isinstance(message, protocol.OrderRequest):
@@ -386,4 +390,4 @@ class CoordinatorServer:
         except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
             self._log.exception("a trigger can't say how it stands")
             triggers = {}
-        return self._decision.status(triggers)
+        return self._decision.status(triggers, self._problems.now)

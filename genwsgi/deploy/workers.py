@@ -16,6 +16,7 @@ from genwsgi.deploy.protocol import (
     Commit,
     Hello,
     Prepare,
+    Problem,
     Release,
     WorkerStatus,
 )
@@ -23,6 +24,9 @@ from genwsgi.generations.status import GenerationStatus
 
 #: Of how many generations, of all workers, a status tells: it has to fit into one message.
 MOST_GENERATIONS: Final = 400
+
+#: Of how many problems of workers a status tells, for the same reason.
+MOST_PROBLEMS: Final = 100
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Worker:
     :ivar stage: how far it is in the running deploy.
     :ivar problem: why it can't run the committed release, if it said so.
     :ivar generations: how its generations stand, as far as it said.
+    :ivar problems: what is wrong in it, as far as it said.
     """
 
     pid: int
@@ -42,6 +47,7 @@ class Worker:
     stage: Stage = Stage.CONNECTED
     problem: str = ""
     generations: tuple[GenerationStatus, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def asked(self) -> bool:
@@ -132,6 +138,10 @@ class Workers(dict[int, Worker]):
             )
             for one in self.values()
         )
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong in any of them; of very many problems the first."""
+        return tuple(found for one in self.values() for found in one.problems)[:MOST_PROBLEMS]
 
     def participants(self) -> tuple[Participant, ...]:
         """Their state, frozen."""

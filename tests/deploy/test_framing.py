@@ -22,6 +22,8 @@ from genwsgi.deploy.protocol import (
     OrderRequest,
     Outcome,
     Prepare,
+    Problem,
+    Problems,
     Ready,
     Release,
     Status,
@@ -40,6 +42,7 @@ SAMPLES = [
     Failed(7, "ValueError: no", "Traceback\n  ...\nValueError: no"),
     Committed(7, 3),
     Generations((GenerationStatus(2, "7-code", "retired", 0, None, "a thread"),)),
+    Problems((Problem("descriptors", "970 of 1024 in use", 1700000000.5, 12),)),
     Leaving(),
     Welcome(RELEASE),
     Prepare(RELEASE),
@@ -65,6 +68,9 @@ generations = st.lists(
     st.builds(GenerationStatus, numbers, texts, texts, numbers, st.none() | seconds, texts),
     max_size=3,
 ).map(tuple)
+problems = st.lists(st.builds(Problem, texts, texts, seconds, st.none() | numbers), max_size=3).map(
+    tuple
+)
 workers = st.builds(WorkerStatus, numbers, st.none() | numbers, generations)
 messages = st.one_of(
     st.builds(Hello, numbers, st.none() | releases, st.none() | releases),
@@ -72,6 +78,7 @@ messages = st.one_of(
     st.builds(Failed, numbers, texts, texts),
     st.builds(Committed, numbers, numbers),
     st.builds(Generations, generations),
+    st.builds(Problems, problems),
     st.builds(Leaving),
     st.builds(Welcome, releases),
     st.builds(Prepare, releases),
@@ -87,6 +94,7 @@ messages = st.one_of(
         st.lists(workers, max_size=3).map(tuple),
         st.dictionaries(st.text(), json_values, max_size=3),
         st.none() | outcomes,
+        problems,
     ),
 )
 
