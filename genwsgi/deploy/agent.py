@@ -202,7 +202,7 @@ class Agent:
                         self._log.error("the coordinator can't be understood: %s", error)
                         return
 
-    def _handle(self, message: protocol.Message) -> None:
+    def _handle(self, message: framing.Message) -> None:
         if isinstance(message, protocol.Welcome):
             self._follow(message.committed)
             if self._current and same(self._current, message.committed):

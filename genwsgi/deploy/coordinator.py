@@ -37,6 +37,7 @@ from genwsgi.deploy.actions import (
     Statistics,
     TakeSnapshot,
 )
+from genwsgi.deploy.control import Status
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN, Moves
 from genwsgi.deploy.protocol import (
@@ -51,7 +52,6 @@ from genwsgi.deploy.protocol import (
     Problems,
     Ready,
     Release,
-    Status,
     Welcome,
 )
 from genwsgi.deploy.running import Deploy

@@ -20,8 +20,43 @@ from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import Final
 
-from genwsgi.deploy.protocol import KINDS, Message
+from genwsgi.deploy import control, protocol
 from genwsgi.errors import ProtocolError
+
+Message = protocol.FromWorker | protocol.ToWorker | control.FromClient | control.ToClient
+
+#: What a message is called in its frame.
+KINDS: Final[dict[str, type]] = {
+    "hello": protocol.Hello,
+    "building": protocol.Building,
+    "ready": protocol.Ready,
+    "failed": protocol.Failed,
+    "committed": protocol.Committed,
+    "generations": protocol.Generations,
+    "problems": protocol.Problems,
+    "cancelled": protocol.Cancelled,
+    "leaving": protocol.Leaving,
+    "welcome": protocol.Welcome,
+    "prepare": protocol.Prepare,
+    "commit": protocol.Commit,
+    "abort": protocol.Abort,
+    "tell": protocol.Tell,
+    "cancel": protocol.Cancel,
+    "order": protocol.OrderRequest,
+    "rollback": protocol.RollbackRequest,
+    "progress": protocol.Progress,
+    "outcome": protocol.OrderOutcome,
+    "status-request": control.StatusRequest,
+    "status": control.Status,
+    "history-request": control.HistoryRequest,
+    "history": control.History,
+    "diff-request": control.DiffRequest,
+    "diff": control.Diff,
+    "pause": control.PauseRequest,
+    "restart": control.RestartRequest,
+    "cancel-request": control.CancelRequest,
+    "done": control.Done,
+}
 
 #: The largest body of a frame, in bytes.  Longer is refused before it is read.
 MAX_FRAME: Final = 1 << 20

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from genwsgi.deploy import framing, protocol
+from genwsgi.deploy import framing
 from genwsgi.deploy.rundir import peer_uid
 from genwsgi.errors import ProtocolError
 
@@ -42,7 +42,7 @@ class Peers:
         self,
         selector: selectors.BaseSelector,
         log: logging.Logger,
-        hear: Callable[[Peer, protocol.Message], None],
+        hear: Callable[[Peer, framing.Message], None],
         lost: Callable[[Peer], None],
     ) -> None:
         self._selector = selector
@@ -113,7 +113,7 @@ class Peers:
         peer.socket.close()
         self._lost(peer)
 
-    def send(self, peer: Peer, message: protocol.Message) -> None:
+    def send(self, peer: Peer, message: framing.Message) -> None:
         """Send as much as goes now, and the rest when it goes; or hang up, if it never will."""
         try:
             peer.outgoing += framing.encode(message)

@@ -1,12 +1,14 @@
-"""What coordinator, agents and clients say to each other.
+"""What coordinator, agents and clients say to each other about deploys.
 
 Plain data, frozen; any thread may use it.  How it becomes bytes is
-:mod:`genwsgi.deploy.framing`'s::
+:mod:`genwsgi.deploy.framing`'s; what else those who operate a server ask for is
+:mod:`genwsgi.deploy.control`'s::
 
-    worker -> coordinator    Hello, Ready, Failed, Committed, Generations, Problems, Leaving
-    coordinator -> worker    Welcome, Prepare, Commit, Abort
-    client -> coordinator    OrderRequest, StatusRequest
-    coordinator -> client    OrderOutcome, Status
+    worker -> coordinator    Hello, Building, Ready, Failed, Committed, Generations, Problems,
+                             Cancelled, Leaving
+    coordinator -> worker    Welcome, Prepare, Commit, Abort, Tell, Cancel
+    client -> coordinator    OrderRequest, RollbackRequest
+    coordinator -> client    Progress, OrderOutcome
 """
 
 from __future__ import annotations
@@ -33,6 +35,17 @@ class Outcome:
     PREPARED: Final = "prepared"
 
 
+class Step:
+    """How far a deploy is: the values of :attr:`Progress.stage`, in their order."""
+
+    READING: Final = "reading"
+    COMPILING: Final = "compiling"
+    BUILDING: Final = "building"
+    VERIFYING: Final = "verifying"
+    READY: Final = "ready"
+    COMMITTED: Final = "committed"
+
+
 @dataclass(frozen=True)
 class Release:
     """What a deploy is about.
@@ -45,6 +58,9 @@ class Release:
     :ivar created: wall-clock seconds since the epoch, for people only.
     :ivar path: folders that orders have put before those the server was started with, the newest
         first; later releases are read from there too.
+    :ivar back_to: the number of the release whose code this is again, if it is a rollback.
+    :ivar aside: the digests that were rolled back from, which the file watch does not deploy again
+        until the files change.
     """
 
     number: int
@@ -53,6 +69,8 @@ class Release:
     detail: str
     created: float
     path: tuple[str, ...] = ()
+    back_to: int | None = None
+    aside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,21 @@ class Hello:
     pid: int
     current: Release | None
     prepared: Release | None
+
+
+@dataclass(frozen=True)
+class Building:
+    """How far the worker is with release ``release``: told now and then, and only on the way.
+
+    :ivar stage: one of :class:`Step`.
+    :ivar done: how many modules are loaded, or paths verified.
+    :ivar total: how many there will be, as far as that is known; 0 if it is not.
+    """
+
+    release: int
+    stage: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -135,6 +168,19 @@ class Problems:
 
 
 @dataclass(frozen=True)
+class Cancelled:
+    """The answer to :class:`Cancel`.
+
+    :ivar ended: how many requests it has ended.
+    :ivar left: how many go on, because what they do can't be interrupted.
+    """
+
+    generation: int
+    ended: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Leaving:
     """The worker ends because it was told to, or is recycled: not because of what it builds."""
 
@@ -169,6 +215,18 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Tell:
+    """Say how your generations stand now: :class:`Generations`."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End the requests of the replaced generation ``generation``, and say :class:`Cancelled`."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
 class OrderRequest:
     """A client asks for a deploy.
 
@@ -178,6 +236,7 @@ class OrderRequest:
     :ivar detail: who and why, for people.
     :ivar path: a folder to import from first, in this release and later ones; empty: as before.
     :ivar modules: what must be in the scope, or else the order is refused.
+    :ivar follow: whether to tell of its :class:`Progress`.
     """
 
     id: str
@@ -186,6 +245,38 @@ class OrderRequest:
     detail: str
     path: str = ""
     modules: tuple[str, ...] = ()
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class RollbackRequest:
+    """A client asks for a deploy of code that was committed before, from its kept snapshot.
+
+    :ivar id, detail, follow: as of an :class:`OrderRequest`.
+    :ivar release: the number of the release; None: the one before the committed one.
+    """
+
+    id: str
+    release: int | None
+    detail: str
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an order is that a client follows.
+
+    :ivar id: the order.
+    :ivar pid: the worker; None: it is the coordinator that works.
+    :ivar stage: one of :class:`Step`.
+    :ivar done, total: as of :class:`Building`.
+    """
+
+    id: str
+    pid: int | None
+    stage: str
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -212,66 +303,7 @@ class OrderOutcome:
     generation: int | None = None
 
 
-@dataclass(frozen=True)
-class StatusRequest:
-    """A client asks how the deploys stand."""
-
-
-@dataclass(frozen=True)
-class WorkerStatus:
-    """One connected worker in a :class:`Status`.
-
-    :ivar pid: its process.
-    :ivar release: the number of the release it serves; None if it has not served yet.
-    :ivar generations: how its generations stood when it last said so, a second ago or less.
-    """
-
-    pid: int
-    release: int | None
-    generations: tuple[GenerationStatus, ...] = ()
-
-
-@dataclass(frozen=True)
-class Status:
-    """The answer to :class:`StatusRequest`.
-
-    :ivar release: the committed release.
-    :ivar phase: what the coordinator is doing.
-    :ivar workers: the connected workers.
-    :ivar triggers: each trigger's own status, by its name; any JSON.
-    :ivar last: the latest outcome of an order.
-    :ivar problems: what is wrong now: the host's, then the workers'.
-    """
-
-    release: Release
-    phase: str
-    workers: tuple[WorkerStatus, ...]
-    triggers: dict[str, object]
-    last: OrderOutcome | None
-    problems: tuple[Problem, ...] = ()
-
-
-FromWorker = Hello | Ready | Failed | Committed | Generations | Problems | Leaving
-ToWorker = Welcome | Prepare | Commit | Abort
-FromClient = OrderRequest | StatusRequest
-ToClient = OrderOutcome | Status
-Message = FromWorker | ToWorker | FromClient | ToClient
-
-#: What a message is called in its frame.
-KINDS: Final[dict[str, type]] = {
-    "hello": Hello,
-    "ready": Ready,
-    "failed": Failed,
-    "committed": Committed,
-    "generations": Generations,
-    "problems": Problems,
-    "leaving": Leaving,
-    "welcome": Welcome,
-    "prepare": Prepare,
-    "commit": Commit,
-    "abort": Abort,
-    "order": OrderRequest,
-    "outcome": OrderOutcome,
-    "status-request": StatusRequest,
-    "status": Status,
-}
+FromWorker = (
+    Hello | Building | Ready | Failed | Committed | Generations | Problems | Cancelled | Leaving
+)
+ToWorker = Welcome | Prepare | Commit | Abort | Tell | Cancel

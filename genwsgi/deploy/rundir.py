@@ -181,7 +181,8 @@ class RunDirectory:
         try:
             with open(self._committed, encoding="utf-8") as file:
                 fields = json.load(file)
-            return Release(**{**fields, "path": tuple(fields.get("path", ()))})
+            lists = {name: tuple(fields.get(name, ())) for name in ("path", "aside")}
+            return Release(**{**fields, **lists})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RunDirectoryError(self.path, f"the committed release is lost: {error}") from error
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from genwsgi.deploy import protocol
+from genwsgi.deploy import control, framing, protocol
 from genwsgi.deploy.actions import Held
 from genwsgi.deploy.agent import label
 from genwsgi.deploy.coordinator import (
@@ -170,7 +170,7 @@ class CoordinatorServer:
 
     # -- connections
 
-    def _hear(self, peer: Peer, message: protocol.Message) -> None:
+    def _hear(self, peer: Peer, message: framing.Message) -> None:
         now = time.monotonic()
         decision = self._decision
         if isinstance(message, protocol.Hello):
@@ -205,7 +205,7 @@ class CoordinatorServer:
                         message.modules,
                     )
                 )
-        elif isinstance(message, protocol.StatusRequest):
+        elif isinstance(message, control.StatusRequest):
             self._peers.send(peer, self._status())
         else:
             self._log.error("a peer sent a %s, which is not for the coordinator", message)
@@ -384,7 +384,7 @@ class CoordinatorServer:
         if client is not None:
             self._peers.send(client, outcome)
 
-    def _status(self) -> protocol.Status:
+    def _status(self) -> control.Status:
         try:
             triggers = self._triggers()
         except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from genwsgi.deploy.actions import Action, Participant, Send, Stage
+from genwsgi.deploy.control import WorkerStatus
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.protocol import (
     Abort,
@@ -18,7 +19,6 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Problem,
     Release,
-    WorkerStatus,
 )
 from genwsgi.generations.status import GenerationStatus
 

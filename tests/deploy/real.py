@@ -84,7 +84,7 @@ class Connection:
             else:
                 return cls(end)
 
-    def send(self, *messages: protocol.Message) -> None:
+    def send(self, *messages: framing.Message) -> None:
         """Send all ``messages`` at once."""
         self.send_bytes(b"".join(framing.encode(message) for message in messages))
 

@@ -15,6 +15,7 @@ import pytest
 
 from genwsgi.deploy import agent as module
 from genwsgi.deploy.agent import Agent, label, same
+from genwsgi.deploy.control import StatusRequest
 from genwsgi.deploy.protocol import (
     Abort,
     Commit,
@@ -25,7 +26,6 @@ from genwsgi.deploy.protocol import (
     Leaving,
     Prepare,
     Ready,
-    StatusRequest,
     Welcome,
 )
 from genwsgi.deploy.rundir import RunDirectory

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import json
+import types
+import typing
+from dataclasses import asdict, is_dataclass
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genwsgi.deploy import protocol
+from genwsgi.deploy import framing
+from genwsgi.deploy.control import (
+    CancelRequest,
+    Diff,
+    DiffRequest,
+    Done,
+    History,
+    HistoryEntry,
+    HistoryRequest,
+    Pause,
+    PauseRequest,
+    RestartRequest,
+    Status,
+    StatusRequest,
+    WorkerStatus,
+)
 from genwsgi.deploy.framing import MAX_FRAME, MAX_TEXT, Decoder, clip, encode
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
+    Cancel,
+    Cancelled,
     Commit,
     Committed,
     Failed,
@@ -24,34 +45,62 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Problem,
     Problems,
+    Progress,
     Ready,
     Release,
-    Status,
-    StatusRequest,
+    RollbackRequest,
+    Step,
+    Tell,
     Welcome,
-    WorkerStatus,
 )
 from genwsgi.errors import ProtocolError
 from genwsgi.generations.status import GenerationStatus
 
 RELEASE = Release(7, "ab12", "watch", "app.py", 1700000000.5)
 OUTCOME = OrderOutcome("one", Outcome.FAILED, 7, "no", "Traceback", 0.25)
+ENTRY = HistoryEntry(
+    1700000000.5, "one", "ctl", "by hand", Outcome.FAILED, "no", 0.25, 7, "ab12", (), None, True
+)
 SAMPLES = [
     Hello(12, RELEASE, None),
+    Building(7, Step.BUILDING, 3, 20),
     Ready(7, 0.5),
     Failed(7, "ValueError: no", "Traceback\n  ...\nValueError: no"),
     Committed(7, 3),
     Generations((GenerationStatus(2, "7-code", "retired", 0, None, "a thread"),)),
     Problems((Problem("descriptors", "970 of 1024 in use", 1700000000.5, 12),)),
+    Cancelled(2, 3, 1),
     Leaving(),
     Welcome(RELEASE),
     Prepare(RELEASE),
     Commit(7),
     Abort(7, "worker 12 failed"),
-    OrderRequest("one", "ctl", True, "by hand"),
+    Tell(),
+    Cancel(2),
+    OrderRequest("one", "ctl", True, "by hand", follow=True),
+    RollbackRequest("two", None, "by hand"),
+    Progress("one", 12, Step.VERIFYING, 1, 2),
     OUTCOME,
     StatusRequest(),
-    Status(RELEASE, "idle", (WorkerStatus(12, 7), WorkerStatus(13, None)), {"watch": [1]}, OUTCOME),
+    Status(
+        RELEASE,
+        "idle",
+        (WorkerStatus(12, 7, (), 1 << 26, 0.5), WorkerStatus(13, None)),
+        {"watch": [1]},
+        OUTCOME,
+        (Problem("disk full", "no space left: make room", 1700000002.5),),
+        (ENTRY,),
+        Pause("somebody", 1700000001.5),
+        "release 8 was rolled back",
+    ),
+    HistoryRequest(50),
+    History((ENTRY,)),
+    DiffRequest(6, None),
+    Diff(RELEASE, None, ("new.py",), (), ("app.py",), 0, "--- app.py", ""),
+    PauseRequest(True, "somebody"),
+    RestartRequest("somebody"),
+    CancelRequest(2, None),
+    Done(False, "no such generation"),
 ]
 
 numbers = st.integers(0, 2**63 - 1)
@@ -62,41 +111,29 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-releases = st.builds(Release, numbers, texts, texts, texts, seconds)
-outcomes = st.builds(OrderOutcome, texts, texts, st.none() | numbers, texts, texts, seconds)
-generations = st.lists(
-    st.builds(GenerationStatus, numbers, texts, texts, numbers, st.none() | seconds, texts),
-    max_size=3,
-).map(tuple)
-problems = st.lists(st.builds(Problem, texts, texts, seconds, st.none() | numbers), max_size=3).map(
-    tuple
-)
-workers = st.builds(WorkerStatus, numbers, st.none() | numbers, generations)
-messages = st.one_of(
-    st.builds(Hello, numbers, st.none() | releases, st.none() | releases),
-    st.builds(Ready, numbers, seconds),
-    st.builds(Failed, numbers, texts, texts),
-    st.builds(Committed, numbers, numbers),
-    st.builds(Generations, generations),
-    st.builds(Problems, problems),
-    st.builds(Leaving),
-    st.builds(Welcome, releases),
-    st.builds(Prepare, releases),
-    st.builds(Commit, numbers),
-    st.builds(Abort, numbers, texts),
-    st.builds(OrderRequest, texts, texts, st.booleans(), texts),
-    outcomes,
-    st.builds(StatusRequest),
-    st.builds(
-        Status,
-        releases,
-        texts,
-        st.lists(workers, max_size=3).map(tuple),
-        st.dictionaries(st.text(), json_values, max_size=3),
-        st.none() | outcomes,
-        problems,
-    ),
-)
+PLAIN = {
+    int: numbers,
+    float: seconds,
+    str: texts,
+    bool: st.booleans(),
+    dict: st.dictionaries(st.text(), json_values, max_size=3),
+}
+
+
+def values(hint):
+    """Every value that a field with this annotation may have."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        fields = typing.get_type_hints(hint)
+        return st.builds(hint, **{name: values(inner) for name, inner in fields.items()})
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return st.none() | values(next(one for one in options if one is not type(None)))
+    if origin is tuple:
+        return st.lists(values(options[0]), max_size=3).map(tuple)
+    return PLAIN[origin or hint]
+
+
+messages = st.one_of(*map(values, framing.KINDS.values()))
 
 
 def frame(body: bytes) -> bytes:
@@ -111,13 +148,13 @@ def written(**fields: object) -> bytes:
 
 def canonical(message: object) -> object:
     """A message as JSON sees it: a pair of lone surrogates and one character are the same."""
-    assert isinstance(message, protocol.Message)
+    assert isinstance(message, framing.Message)
     return json.loads(encode(message)[4:])
 
 
 def test_every_message_has_a_sample():
     """Every kind of message that the module declares is in the samples of these tests."""
-    assert {type(sample) for sample in SAMPLES} == set(protocol.Message.__args__)
+    assert {type(sample) for sample in SAMPLES} == set(framing.Message.__args__)
 
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda message: type(message).__name__)
@@ -142,14 +179,9 @@ def test_a_frame_is_its_length_and_json():
     assert encode(Commit(7)) == b"\x00\x00\x00\x20" + b'{"kind": "commit", "release": 7}'
 
 
-RELEASE_FIELDS = {
-    "number": 7,
-    "digest": "d",
-    "trigger": "t",
-    "detail": "",
-    "created": 1.5,
-    "path": [],
-}
+RELEASE_FIELDS = json.loads(json.dumps(asdict(RELEASE)))
+STATUS_FIELDS = {"kind": "status", **asdict(Status(RELEASE, "", (), {}, None))}
+ORDER_FIELDS = {"kind": "order", **asdict(OrderRequest("", "", False, ""))}
 
 REFUSED = {
     "oversized": (MAX_FRAME + 1).to_bytes(4, "big"),
@@ -173,7 +205,9 @@ REFUSED = {
     "null for int": written(kind="commit", release=None),
     "text for int": written(kind="commit", release="7"),
     "int for text": written(kind="abort", release=7, reason=7),
-    "int for bool": written(kind="order", id="", trigger="", force=1, detail=""),
+    "int for bool": written(
+        kind="order", id="", trigger="", force=1, detail="", path="", modules=[], follow=False
+    ),
     "bool for float": written(kind="ready", release=7, seconds=True),
     "NaN": frame(b'{"kind": "ready", "release": 7, "seconds": NaN}'),
     "infinity": frame(b'{"kind": "ready", "release": 7, "seconds": 1e999}'),
@@ -182,15 +216,9 @@ REFUSED = {
     "null for a release": written(kind="welcome", committed=None),
     "missing field of a release": written(kind="prepare", release={"number": 7}),
     "wrong field of a release": written(kind="prepare", release={**RELEASE_FIELDS, "number": ""}),
-    "object for a list": written(
-        kind="status", release=RELEASE_FIELDS, phase="", workers={}, triggers={}, last=None
-    ),
-    "wrong item in a list": written(
-        kind="status", release=RELEASE_FIELDS, phase="", workers=[1], triggers={}, last=None
-    ),
-    "list for an object": written(
-        kind="status", release=RELEASE_FIELDS, phase="", workers=[], triggers=[], last=None
-    ),
+    "object for a list": written(**{**STATUS_FIELDS, "workers": {}}),
+    "wrong item in a list": written(**{**STATUS_FIELDS, "workers": [1]}),
+    "list for an object": written(**{**STATUS_FIELDS, "triggers": []}),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from genwsgi.deploy import peers
+from genwsgi.deploy.control import Status, StatusRequest, WorkerStatus
 from genwsgi.deploy.framing import MAX_FRAME
 from genwsgi.deploy.protocol import (
     Abort,
@@ -28,10 +29,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Ready,
     Release,
-    Status,
-    StatusRequest,
     Welcome,
-    WorkerStatus,
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer

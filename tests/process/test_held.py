@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genwsgi.deploy import framing, protocol
+from genwsgi.deploy import control, framing
 from genwsgi.generations.status import GenerationStatus
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, serving
@@ -58,16 +58,16 @@ def create_app():
 """
 
 
-def status(server: Server) -> protocol.Status:
+def status(server: Server) -> control.Status:
     """What the coordinator answers to a client that asks how things stand."""
     decoder = framing.Decoder()
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(str(server.run_dir / "coordinator.sock"))
-        client.sendall(framing.encode(protocol.StatusRequest()))
+        client.sendall(framing.encode(control.StatusRequest()))
         while True:
             for message in decoder.feed(client.recv(65536)):
-                assert isinstance(message, protocol.Status)
+                assert isinstance(message, control.Status)
                 return message
 
 
