@@ -19,6 +19,7 @@ from typing import Protocol
 
 from genwsgi.build import build, build_error, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError
+from genwsgi.generations.counts import GenerationCounts, Meter, counted
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
@@ -37,6 +38,10 @@ log = logging.getLogger("genwsgi")
 #: After each module of a background build the builder lets requests run for this long, in seconds.
 PAUSE = 0.001
 
+#: The requests of how many generations are known, where they are counted: the latest of those that
+#: have served.
+COUNTED = 50
+
 
 class LiveApplication:
     """One application in one process, in as many generations as still owe a response.
@@ -47,6 +52,8 @@ class LiveApplication:
     :param header: name of a response header for the generation's number, or ``None``.
     :param folder: where to be for a build when the working directory has been deleted, as deploy
         tools do with old releases; may be or contain a symlink.
+    :param counting: whether to count the requests of each generation.
+    :ivar counting: whether it does.
     :ivar application: the stable WSGI callable for the server.
     """
 
@@ -58,6 +65,7 @@ class LiveApplication:
         factory: bool | None = None,
         header: str | None = None,
         folder: str | None = None,
+        counting: bool = False,
     ) -> None:
         self._target = target
         self._folder = folder
@@ -71,6 +79,9 @@ class LiveApplication:
         self._drained = True
         self._janitor = Janitor(self._busy, self._draining, self._on_drained, kept)
         self._started = False
+        self.counting = counting
+        #: By the generation's number, with its release; written by whoever swaps.
+        self._meters: dict[int, tuple[str, Meter]] = {}
         self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
@@ -142,6 +153,8 @@ class LiveApplication:
         if not self._started:
             self._started, self._drained = True, False
             self._janitor.start()
+        if self.counting:
+            self._count(generation)
         self._switch.swap(generation)
 
     def discard(self, generation: Generation) -> None:
@@ -189,6 +202,24 @@ class LiveApplication:
                 held.number, held.release, State.RETIRED.value, 0, None, held.holder
             )
         return tuple(found[number] for number in sorted(found))
+
+    def counts(self) -> tuple[GenerationCounts, ...]:
+        """Return what has become of the requests of the latest generations, oldest first.
+
+        Any thread may ask.  Empty unless they are counted.
+        """
+        return tuple(
+            GenerationCounts(number, release, meter.tally())
+            for number, (release, meter) in sorted(self._meters.copy().items())
+        )
+
+    def _count(self, generation: Generation) -> None:
+        assert generation.application is not None, "only what is built can serve"
+        meter = Meter()
+        generation.application = counted(generation.application, meter)
+        self._meters[generation.number] = generation.release, meter
+        while len(self._meters) > COUNTED:
+            del self._meters[min(self._meters)]
 
     def _hand_over(self, generation: Generation) -> None:
         """Offer a generation that is being built what the current one puts forward."""

@@ -61,6 +61,21 @@ def test_request_keeps_its_generation(site: Site) -> None:
     assert "shop:create_app" in repr(site.live)
 
 
+def test_requests_are_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each generation's requests are counted if that is asked for, of the latest generations."""
+    monkeypatch.setattr("genwsgi.live.COUNTED", 2)
+    site.write(shop="V = 1\n")
+    site.serve()
+    site.request(lambda: "ok").close()
+    assert site.live.counts() == ()
+    site.live.counting = True
+    for _ in range(3):
+        site.serve()
+        site.request(lambda: "ok").close()
+    found = [(one.number, one.tally.requests) for one in site.live.counts()]
+    assert found == [(3, 1), (4, 1)]
+
+
 def test_held_snapshot(site: Site) -> None:
     """A snapshot is held while its generation lives, and let go when that retires."""
     first, second = site.two(shop="V = VERSION\n")

@@ -25,6 +25,7 @@ from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.generation import Generation
 from genwsgi.live import BackgroundBuild, LiveApplication
 
@@ -36,6 +37,9 @@ STOP_WITHIN = 5.0
 
 #: How often the coordinator is told of old generations as long as there are any, in seconds.
 TELL = 1.0
+
+#: How often it is told what has become of requests, where they are counted, in seconds.
+COUNT = 1.0
 
 #: Of how many generations it is told at most; the rest is in the log.
 TOLD = 50
@@ -78,6 +82,8 @@ class Agent:
         # What the coordinator was told of the generations, but for what changes all the time.
         self._told: tuple[object, ...] = ()
         self._tell_at: float | None = None
+        self._counted: tuple[GenerationCounts, ...] = ()
+        self._count_at = time.monotonic()
         self._settled = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
@@ -165,7 +171,7 @@ class Agent:
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
-        self._told, self._told_problems = (), ()
+        self._told, self._told_problems, self._counted = (), (), ()
         return self._send(protocol.Hello(os.getpid(), self._current, prepared))
 
     def _disconnect(self) -> None:
@@ -185,6 +191,7 @@ class Agent:
                     return
                 self._tell_of_generations()
                 self._tell_of_problems()
+                self._tell_of_requests()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -346,6 +353,17 @@ class Agent:
             self._told_problems = found
             self._send(protocol.Problems(found))
 
+    def _tell_of_requests(self) -> None:
+        """Tell the coordinator what has become of requests, where they are counted."""
+        now = time.monotonic()
+        if not self._live.counting or now < self._count_at:
+            return
+        self._count_at = now + COUNT
+        before, self._counted = self._counted, self._live.counts()
+        news = tuple(one for one in self._counted if one not in before)
+        if news:
+            self._send(protocol.Counts(os.getpid(), news))
+
     def _acknowledge(self) -> None:
         current = self._live.current
         if self._current is not None and current is not None:
@@ -390,6 +408,8 @@ class Agent:
             moments.append(self._retry_at)
         if self._tell_at is not None:
             moments.append(self._tell_at)
+        if self._live.counting:
+            moments.append(self._count_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else 60.0
 
     def _wait_for_wake(self, pause: float) -> None:

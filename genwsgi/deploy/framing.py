@@ -34,6 +34,7 @@ KINDS: Final[dict[str, type]] = {
     "committed": protocol.Committed,
     "generations": protocol.Generations,
     "problems": protocol.Problems,
+    "counts": protocol.Counts,
     "cancelled": protocol.Cancelled,
     "leaving": protocol.Leaving,
     "welcome": protocol.Welcome,

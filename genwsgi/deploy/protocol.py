@@ -5,7 +5,7 @@ Plain data, frozen; any thread may use it.  How it becomes bytes is
 :mod:`genwsgi.deploy.control`'s::
 
     worker -> coordinator    Hello, Building, Ready, Failed, Committed, Generations, Problems,
-                             Cancelled, Leaving
+                             Counts, Cancelled, Leaving
     coordinator -> worker    Welcome, Prepare, Commit, Abort, Tell, Cancel
     client -> coordinator    OrderRequest, RollbackRequest
     coordinator -> client    Progress, OrderOutcome
@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition
 
@@ -168,6 +169,20 @@ class Problems:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What has become of the requests of the worker's generations: of those that had some lately.
+
+    Sent about every second, and only where requests are counted.
+
+    :ivar pid: the worker's process: what it has told stays known when its connection is gone.
+    :ivar generations: all that is known of each, not only what is new.
+    """
+
+    pid: int
+    generations: tuple[GenerationCounts, ...]
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """The answer to :class:`Cancel`.
 
@@ -304,6 +319,15 @@ class OrderOutcome:
 
 
 FromWorker = (
-    Hello | Building | Ready | Failed | Committed | Generations | Problems | Cancelled | Leaving
+    Hello
+    | Building
+    | Ready
+    | Failed
+    | Committed
+    | Generations
+    | Problems
+    | Counts
+    | Cancelled
+    | Leaving
 )
 ToWorker = Welcome | Prepare | Commit | Abort | Tell | Cancel

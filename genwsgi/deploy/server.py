@@ -37,6 +37,7 @@ from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
+from genwsgi.deploy.tallies import Tallies
 from genwsgi.errors import GenwsgiError, OrderError
 
 #: How often an order is taken up again after the coordinator died over it.
@@ -55,6 +56,7 @@ class CoordinatorServer:
     :param triggers: gives the triggers' status, by name.
     :param watched: the folders and files that triggers watch.
     :param moved: called with those to watch from now on: a commit may change them.
+    :ivar tallies: what has become of the requests, where they are counted.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class CoordinatorServer:
         # What triggers watch, and what concerns the release that was read last.
         self._watched = self._read = tuple(watched)
         self._decision = Coordinator(committed, build_timeout=build_timeout)
+        self.tallies = Tallies()
         self._clients: dict[str, Peer] = {}
         self._problems = ProblemBook(log)
         self._journal = Journal(directory, log)
@@ -190,6 +193,8 @@ class CoordinatorServer:
             decision.generations(peer.number, message)
         elif isinstance(message, protocol.Problems):
             decision.problems(peer.number, message)
+        elif isinstance(message, protocol.Counts):
+            self.tallies.hear(message)
         elif isinstance(message, protocol.Leaving):
             self._perform(decision.leaving(peer.number, now))
         elif isinstance(message, protocol.OrderRequest):

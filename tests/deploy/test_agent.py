@@ -20,6 +20,7 @@ from genwsgi.deploy.protocol import (
     Abort,
     Commit,
     Committed,
+    Counts,
     Failed,
     Generations,
     Hello,
@@ -30,6 +31,7 @@ from genwsgi.deploy.protocol import (
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, in_thread, release, short
@@ -65,6 +67,12 @@ class FakeLive:
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
         self.generations: tuple[GenerationStatus, ...] = ()
+        self.counting = False
+        self.counted: tuple[GenerationCounts, ...] = ()
+
+    def counts(self) -> tuple[GenerationCounts, ...]:
+        """What a test says."""
+        return self.counted
 
     def status(self) -> tuple[GenerationStatus, ...]:
         """What a test says."""
@@ -327,6 +335,18 @@ def test_commit_of_what_is_served_is_confirmed_again(worker: Worker) -> None:
     connection.send(Commit(1))
     assert connection.expect(Committed) == Committed(1, 1)
     assert worker.live.served == ["1-code1"]
+
+
+def test_requests_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where requests are counted, the coordinator hears of generations that had some."""
+    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", 0.02)
+    one = GenerationCounts(1, "1-code1", Tally(3))
+    worker.live.counting, worker.live.counted = True, (one,)
+    connection = worker.start()
+    assert connection.expect(Counts) == Counts(os.getpid(), (one,))
+    two = GenerationCounts(2, "2-code2", Tally(1))
+    worker.live.counted = (one, two)
+    assert connection.expect(Counts) == Counts(os.getpid(), (two,))
 
 
 def test_old_generations_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from genwsgi.deploy.protocol import (
     Cancelled,
     Commit,
     Committed,
+    Counts,
     Failed,
     Generations,
     Hello,
@@ -54,6 +55,7 @@ from genwsgi.deploy.protocol import (
     Welcome,
 )
 from genwsgi.errors import ProtocolError
+from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
 
 RELEASE = Release(7, "ab12", "watch", "app.py", 1700000000.5)
@@ -69,6 +71,7 @@ SAMPLES = [
     Committed(7, 3),
     Generations((GenerationStatus(2, "7-code", "retired", 0, None, "a thread"),)),
     Problems((Problem("descriptors", "970 of 1024 in use", 1700000000.5, 12),)),
+    Counts(12, (GenerationCounts(2, "7-code", Tally(3, 1, 0, 0.5)),)),
     Cancelled(2, 3, 1),
     Leaving(),
     Welcome(RELEASE),

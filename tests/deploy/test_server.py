@@ -20,6 +20,7 @@ from genwsgi.deploy.protocol import (
     Abort,
     Commit,
     Committed,
+    Counts,
     Failed,
     Generations,
     Hello,
@@ -34,6 +35,7 @@ from genwsgi.deploy.protocol import (
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
 from genwsgi.deploy.source import Reading, Source
+from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition, ScopeRules
 from genwsgi.isolation.snapshot import Store
@@ -474,6 +476,15 @@ def test_status_tells_of_generations(host: Host) -> None:
     worker.send(Generations(found[1:]))
     wait_until(lambda: host.settled().workers[0].generations == found[1:], what="the status")
     assert other is not worker
+
+
+def test_requests_are_added_up(host: Host) -> None:
+    """What the workers tell of their requests is known by release."""
+    server = host.start()
+    for pid in (101, 102):
+        told = GenerationCounts(1, "1-code", Tally(pid))
+        host.worker(pid).send(Counts(pid, (told,)))
+    wait_until(lambda: server.tallies.of("1-code") == Tally(203), what="both")
 
 
 # -- the master
