@@ -9,6 +9,9 @@ from shop.models import Note, User, db
 
 VERSION = "v0"
 
+#: How many notes are kept: a page costs the same after very many visits.
+KEPT = 20
+
 bp = Blueprint("shop", __name__)
 
 
@@ -51,6 +54,9 @@ def page():
 @login_required
 def add():
     """Write a note."""
-    db.session.add(Note(text=request.form["text"], user=current_user))
+    note = Note(text=request.form["text"], user=current_user)
+    db.session.add(note)
+    db.session.flush()
+    db.session.execute(db.delete(Note).where(Note.id <= note.id - KEPT))
     db.session.commit()
     return redirect("/")
