@@ -18,7 +18,7 @@ from genwsgi.isolation.effects import (
     forget_types,
     plain_names,
 )
-from genwsgi.isolation.growth import Growth, Verdict, blame, look
+from genwsgi.isolation.growth import Findings, Growth, Verdict, blame, examine
 from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Snapshot
@@ -35,6 +35,7 @@ def build(
     on_module: Callable[[int], None] | None = None,
     *,
     grow: bool = True,
+    look: bool = True,
     verdicts: list[Verdict] | None = None,
     hand_over: Callable[[Generation], None] | None = None,
 ) -> None:
@@ -47,7 +48,8 @@ def build(
     :param on_module: called after each module with how many there are.  It may sleep, to leave the
         processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
     :param grow: whether a scope that is too small ends the build; else it is only logged.
-    :param verdicts: gets what is in the scope and what is not, and why.
+    :param look: whether to look for what the scope lacks when the build has ended well.
+    :param verdicts: gets what is in the scope and what is not, and why; for that it looks.
     :param hand_over: called with the generation when all else is done, before it is ready.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
     :raises ScopeError: packages belong in the scope that are not in it.
@@ -65,7 +67,10 @@ def build(
     try:
         with growth:
             generation.application = generation.run(_make, target, table, factory)
-            findings = look(growth, generation.name, grow=grow, explain=verdicts is not None)
+            findings = Findings()
+            if look or verdicts is not None:
+                explain = verdicts is not None
+                findings = examine(growth, generation.name, grow=grow, explain=explain)
         if verdicts is not None:
             verdicts.extend(findings.verdicts)
         if grow and findings.additions:

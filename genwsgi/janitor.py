@@ -47,11 +47,13 @@ class Held:
 
     :ivar number, release: the generation's.
     :ivar holder: what holds it, in words; empty while it has not been looked for.
+    :ivar replaced: when another one took its place, on the monotonic clock, in seconds.
     """
 
     number: int
     release: str
     holder: str
+    replaced: float | None
 
 
 @dataclass
@@ -63,6 +65,7 @@ class _Retired:
     release: str
     table: weakref.ref[ModuleTable] | None
     threads: weakref.WeakSet[threading.Thread]
+    replaced: float | None
     since: float = field(default_factory=time.monotonic)
     holder: str = ""
     pause: float = field(default_factory=lambda: AGAIN[0])
@@ -117,7 +120,7 @@ class Janitor:
 
     def held(self) -> list[Held]:
         """Return the generations that have retired but are not gone.  Any thread may ask."""
-        coming = [Held(one.number, one.release, "") for one in self._coming.copy()]
+        coming = [Held(one.number, one.release, "", one.replaced) for one in self._coming.copy()]
         return [*coming, *self._held]
 
     def close(self, timeout: float) -> None:
@@ -171,6 +174,7 @@ class Janitor:
             generation.release,
             weakref.ref(table) if isinstance(table, ModuleTable) else None,
             threads,
+            generation.replaced,
         )
         try:
             self._undo(generation)
@@ -238,5 +242,5 @@ class Janitor:
     def _tell(self, came: Iterable[_Retired] = ()) -> None:
         left = (*self._left, *came)
         self._held = tuple(
-            Held(one.number, one.release, one.holder) for one in left if not one.gone
+            Held(one.number, one.release, one.holder, one.replaced) for one in left if not one.gone
         )

@@ -105,12 +105,14 @@ class LiveApplication:
         on_module: Callable[[int], None] | None = None,
         *,
         grow: bool = True,
+        look: bool = True,
         verdicts: list[Verdict] | None = None,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread.
 
         :param release: the release in words, for the environ and the logs.
         :param grow: whether a scope that is too small ends the build; else it is only logged.
+        :param look: whether to look for what the scope lacks when the build has ended well.
         :param verdicts: gets what is in the scope and what is not, and why.
         :raises TargetError, ScopeError, BuildError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
@@ -128,6 +130,7 @@ class LiveApplication:
                 self._factory,
                 on_module,
                 grow=grow,
+                look=look,
                 verdicts=verdicts,
                 hand_over=self._hand_over,
             )
@@ -199,7 +202,13 @@ class LiveApplication:
         found = {one.number: one for one in map(_status, serving)}
         for held in self._janitor.held():
             found[held.number] = GenerationStatus(
-                held.number, held.release, State.RETIRED.value, 0, None, held.holder
+                held.number,
+                held.release,
+                State.RETIRED.value,
+                0,
+                None,
+                held.holder,
+                age=_since(held.replaced),
             )
         return tuple(found[number] for number in sorted(found))
 
@@ -258,9 +267,15 @@ def _status(generation: Generation) -> GenerationStatus:
         generation.release,
         generation.state.value,
         len(generation.leases),
-        None if oldest is None else time.monotonic() - oldest,
+        None if oldest is None else _since(oldest.since),
         "",
+        "" if oldest is None else oldest.request,
+        _since(generation.replaced),
     )
+
+
+def _since(moment: float | None) -> float | None:
+    return None if moment is None else time.monotonic() - moment
 
 
 class Builds(Protocol):
@@ -273,6 +288,7 @@ class Builds(Protocol):
         on_module: Callable[[int], None] | None = None,
         *,
         grow: bool = True,
+        look: bool = True,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread."""
 
@@ -284,7 +300,7 @@ class BackgroundBuild:
     """A build on a thread of its own, that can be given up.
 
     :param done: called on that thread when the build has ended, unless it was abandoned before.
-    :param grow: see :meth:`LiveApplication.build`.
+    :param grow, look: see :meth:`LiveApplication.build`.
     :ivar generation: the ready generation, or ``None``.
     :ivar error: why there is none.
     :ivar seconds: how long it took.
@@ -298,6 +314,7 @@ class BackgroundBuild:
         done: Callable[[BackgroundBuild], None],
         *,
         grow: bool = True,
+        look: bool = True,
     ) -> None:
         self.generation: Generation | None = None
         self.error: GenwsgiError | None = None
@@ -307,6 +324,7 @@ class BackgroundBuild:
         self._release = release
         self._done = done
         self._grow = grow
+        self._look = look
         # Guards the race between the end of the build and its abandonment.
         self._lock = threading.Lock()
         self._abandoned = False
@@ -345,7 +363,7 @@ class BackgroundBuild:
         with contextlib.suppress(BuildAbandoned):
             try:
                 self.generation = self._live.build(
-                    self._digest, self._release, self._breathe, grow=self._grow
+                    self._digest, self._release, self._breathe, grow=self._grow, look=self._look
                 )
             except GenwsgiError as error:
                 self.error = error

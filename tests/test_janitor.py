@@ -87,7 +87,10 @@ def test_names_the_holder(
     wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
     text = "`shared_lib.shelf[0]`, through `shop.models.Page`"
     assert lines(caplog, logging.WARNING) == [f"generation 1 has retired but is held by {text}"]
-    assert retired(site) == [GenerationStatus(1, "test", "retired", 0, None, text)]
+    (held,) = retired(site)
+    assert held == GenerationStatus(1, "test", "retired", 0, None, text, age=held.age)
+    assert held.age is not None
+    assert 0 <= held.age < 60
     json.dumps([asdict(one) for one in site.live.status()])
     looked = site.live._janitor._left[0]
     wait_until(lambda: looked.pause == 0.3, what="it is looked at again, and later each time")
@@ -165,12 +168,16 @@ def test_a_thread_of_shared_code_is_named(site: Site, caplog: pytest.LogCaptureF
 
 
 def test_draining_in_the_status(site: Site) -> None:
-    """The status tells of each generation how many responses it owes, and since when."""
+    """The status tells how many responses a generation owes and since when, and of the oldest whose
+    it is.
+    """
     site.two(shop="")
     first, second = site.live.status()
     assert (first.state, first.leases, first.holder) == ("draining", 1, "")
     assert first.oldest is not None
-    assert 0 <= first.oldest < 60
+    assert first.age is not None
+    assert 0 <= first.age <= first.oldest < 60
+    assert first.request == "GET /slow"
     assert second == GenerationStatus(2, "test", "current", 0, None, "")
 
 

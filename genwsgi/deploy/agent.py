@@ -216,7 +216,7 @@ class Agent:
                 self._settled.set()
         elif isinstance(message, protocol.Prepare):
             self._drop("a newer one is to be prepared")
-            self._build(message.release, catch_up=False)
+            self._build(message.release, catch_up=False, look=message.look)
         elif isinstance(message, protocol.Commit):
             if self._current is not None and self._current.number == message.release:
                 self._acknowledge()
@@ -246,13 +246,18 @@ class Agent:
             return
         self._drop(f"release {label(committed)} is committed")
         if self._retry_at is None or time.monotonic() >= self._retry_at:
-            self._build(committed, catch_up=True)
+            self._build(committed, catch_up=True, look=False)
 
-    def _build(self, release: Release, *, catch_up: bool) -> None:
+    def _build(self, release: Release, *, catch_up: bool, look: bool) -> None:
         self._retry_at = None
         # What is committed is served, with whatever scope it has.
         build = BackgroundBuild(
-            self._live, release.digest, label(release), self._ended_build, grow=not catch_up
+            self._live,
+            release.digest,
+            label(release),
+            self._ended_build,
+            grow=not catch_up,
+            look=look,
         )
         self._building = (release, build, catch_up)
 
@@ -338,7 +343,10 @@ class Agent:
             self._told = told
             self._send(
                 protocol.Generations(
-                    tuple(replace(one, holder=clip(one.holder, 1000)) for one in found)
+                    tuple(
+                        replace(one, holder=clip(one.holder, 1000), request=clip(one.request, 200))
+                        for one in found
+                    )
                 )
             )
         if not old:

@@ -209,9 +209,14 @@ class Welcome:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Build ``release`` beside what is served, and say :class:`Ready` or :class:`Failed`."""
+    """Build ``release`` beside what is served, and say :class:`Ready` or :class:`Failed`.
+
+    :ivar look: whether to look for what its scope lacks: that is for the one that builds first, for
+        the others build the same.
+    """
 
     release: Release
+    look: bool = True
 
 
 @dataclass(frozen=True)

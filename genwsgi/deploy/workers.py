@@ -83,24 +83,27 @@ class Workers(dict[int, Worker]):
         return sorted(set(pids) - {one.pid for one in self.values()})
 
     def prepare_one(self, release: Release, committed: Release) -> list[Action]:
-        """Tell one to build ``release`` first: one that need not catch up with ``committed``."""
+        """Tell one to build ``release`` first and to look at its scope.
+
+        It is one that need not catch up with ``committed``.
+        """
 
         def behind(worker: int) -> bool:
             current = self[worker].current
             return current is None or not same(current, committed)
 
-        return self._prepare([min(self, key=behind)], release)
+        return self._prepare([min(self, key=behind)], release, look=True)
 
     def prepare_others(self, release: Release) -> list[Action]:
         """Tell all who were not told yet to build ``release``."""
         others = [key for key, one in self.items() if one.stage is Stage.CONNECTED]
-        return self._prepare(others, release)
+        return self._prepare(others, release, look=False)
 
-    def _prepare(self, workers: list[int], release: Release) -> list[Action]:
+    def _prepare(self, workers: list[int], release: Release, *, look: bool) -> list[Action]:
         for worker in workers:
             self[worker].stage = Stage.BUILDING
             self[worker].prepared = release
-        return [Send(worker, Prepare(release)) for worker in workers]
+        return [Send(worker, Prepare(release, look)) for worker in workers]
 
     def commit(self, number: int) -> list[Action]:
         """Tell all to swap to release ``number``."""

@@ -19,11 +19,14 @@ active: ContextVar[Generation | None] = ContextVar("genwsgi.generation", default
 class Generation:
     """One build of the application, numbered 1, 2, 3 ... in a process.
 
-    ``state`` and ``leases`` are guarded by the lock of the switch that the generation belongs to.
-    The others are set while it is being built, by the building thread, and then only read.
+    ``state``, ``replaced`` and ``leases`` are guarded by the lock of the switch that the generation
+    belongs to.  The others are set while it is being built, by the building thread, and then only
+    read.
 
     :ivar number: its number in this process.
     :ivar release: what it was built from, in words for people, logs and the environ.
+    :ivar replaced: when another one became current in its place, on the monotonic clock, in
+        seconds; ``None`` before that.
     :ivar application: the WSGI callable; ``None`` until it is built.
     :ivar modules: its module table; what that is, is the business of the isolation layer.
     :ivar effects: what it does to the process outside of them; the isolation layer's as well.
@@ -39,6 +42,7 @@ class Generation:
         "name",
         "number",
         "release",
+        "replaced",
         "state",
     )
 
@@ -50,6 +54,7 @@ class Generation:
         self.modules: Any = None
         self.effects: Any = None
         self.state = State.BUILDING
+        self.replaced: float | None = None
         self.leases = Leases()
         # Contexts per thread: frameworks keep per-thread objects in context variables and expect
         # to find them again; and one context can't be entered by two threads at a time.

@@ -6,8 +6,10 @@ a name instead of a generation that retires under a running request.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from genwsgi.errors import LeaseError
 
@@ -20,16 +22,32 @@ class Lease:
 
     :ivar generation: what the request runs on.
     :ivar since: when the lease was taken, on the monotonic clock, in seconds.
+    :ivar environ: the request's (PEP 3333); ``None`` for what is no request.
     """
 
-    __slots__ = ("generation", "since")
+    __slots__ = ("environ", "generation", "since")
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> None:
         self.generation = generation
+        self.environ = environ
         self.since = monotonic()
 
     def __repr__(self) -> str:
         return f"<Lease on {self.generation.name}, open for {monotonic() - self.since:.3f} s>"
+
+    @property
+    def request(self) -> str:
+        """The request's method and path as its first line had them, or nothing.
+
+        Any thread may ask: the application may be changing the environ at this moment.
+        """
+        environ = self.environ
+        if environ is None:
+            return ""
+        # Code that hands a request on moves parts of the path from the second into the first.
+        path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        quoted = quote(path, safe="/:@!$&'()*+,;=~", encoding="latin-1", errors="replace")
+        return f"{environ.get('REQUEST_METHOD', '')} {quoted}".strip()
 
 
 class Leases:
@@ -44,9 +62,9 @@ class Leases:
     def __init__(self) -> None:
         self._open: set[Lease] = set()
 
-    def take(self, generation: Generation) -> Lease:
-        """Open a lease."""
-        lease = Lease(generation)
+    def take(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> Lease:
+        """Open a lease, for the request with ``environ`` if there is one."""
+        lease = Lease(generation, environ)
         self._open.add(lease)
         return lease
 
@@ -65,7 +83,7 @@ class Leases:
     def __len__(self) -> int:
         return len(self._open)
 
-    def oldest(self) -> float | None:
-        """When the oldest open lease was taken (monotonic seconds), or ``None``."""
+    def oldest(self) -> Lease | None:
+        """The open lease that was taken first, or ``None``."""
         # A copy in one C call: requests come and go meanwhile.
-        return min((lease.since for lease in self._open.copy()), default=None)
+        return min(self._open.copy(), key=lambda lease: lease.since, default=None)

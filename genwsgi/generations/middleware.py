@@ -141,7 +141,7 @@ class Middleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request on the current generation; see PEP 3333."""
         switch = self._switch
-        lease = switch.lease()
+        lease = switch.lease(environ)
         generation = lease.generation
         environ["genwsgi.generation"] = generation.number
         environ["genwsgi.release"] = generation.release

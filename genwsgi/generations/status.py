@@ -14,6 +14,8 @@ class GenerationStatus:
     :ivar leases: how many responses it owes.
     :ivar oldest: how long the oldest of these has been owed, in seconds; ``None`` if there is none.
     :ivar holder: what keeps a retired one alive, in words; empty while nothing is known to.
+    :ivar request: the request that the oldest response is for, as in ``"GET /shop"``; else empty.
+    :ivar age: how long ago it was replaced, in seconds; ``None`` for one that was not.
     """
 
     number: int
@@ -22,3 +24,5 @@ class GenerationStatus:
     leases: int
     oldest: float | None
     holder: str
+    request: str = ""
+    age: float | None = None

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
+from typing import Any
 
 from genwsgi.errors import GenwsgiError
 from genwsgi.generations.generation import Generation
@@ -74,16 +76,17 @@ class Switch:
         with self._locked():
             return sorted(self._draining, key=lambda generation: generation.number)
 
-    def lease(self) -> Lease:
+    def lease(self, environ: Mapping[str, Any] | None = None) -> Lease:
         """Take a lease on the current generation.  Any thread may call this.
 
+        :param environ: the request's, if it is for one.
         :raises GenwsgiError: no generation has been swapped in yet.
         """
         while True:
             generation = self._current
             if generation is None:
                 raise GenwsgiError("no generation is current yet: swap one in before serving")
-            lease = generation.leases.take(generation)
+            lease = generation.leases.take(generation, environ)
             if self._current is generation:
                 return lease
             self.end(lease)  # a swap overtook it
@@ -176,6 +179,7 @@ class Switch:
     def _replace(self, generation: Generation) -> bool:
         """Begin to drain; say whether there was nothing to wait for.  The lock is held."""
         generation.advance(Event.SWAPPED_OUT)
+        generation.replaced = monotonic()
         self._draining.add(generation)
         return self._leave_if_drained(generation)
 

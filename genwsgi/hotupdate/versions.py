@@ -134,6 +134,7 @@ class Versions:
         on_module: Callable[[int], None] | None = None,
         *,
         grow: bool = True,  # noqa: ARG002 -- as LiveApplication.build
+        look: bool = True,  # noqa: ARG002 -- the same
     ) -> Generation:
         """Build a version from the snapshot ``digest``, on the calling thread.
 

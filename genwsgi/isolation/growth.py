@@ -225,7 +225,7 @@ class Growth:
         return tuple(verdicts)
 
 
-def look(growth: Growth, generation: str, *, grow: bool, explain: bool = False) -> Findings:
+def examine(growth: Growth, generation: str, *, grow: bool, explain: bool = False) -> Findings:
     """Look at a build, and log, once in a process, what can't be helped.
 
     :param generation: what the generation is called.

@@ -56,6 +56,7 @@ class FakeLive:
 
     :ivar codes: what the build of a digest does, if it is not to succeed at once.
     :ivar growing: the labels of the builds that may ask for a larger scope.
+    :ivar looking: the labels of those that look at theirs.
     :ivar served: the labels of what was swapped in, in order; ``discarded`` is alike.
     """
 
@@ -63,6 +64,7 @@ class FakeLive:
         self.codes: dict[str, Callable[[Callable[[int], None]], None]] = {}
         self.begun: list[str] = []
         self.growing: list[str] = []
+        self.looking: list[str] = []
         self.served: list[str] = []
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
@@ -85,9 +87,12 @@ class FakeLive:
         on_module: Callable[[int], None] = lambda modules: None,
         *,
         grow: bool = True,
+        look: bool = True,
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)
+        if look:
+            self.looking.append(release)
         if grow:
             self.growing.append(release)
         number = len(self.begun)
@@ -356,16 +361,18 @@ def test_old_generations_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyP
     worker.live.generations = (current,)
     connection = worker.start()
     assert connection.expect(Generations) == Generations((current,))
-    old = GenerationStatus(1, "1-code1", "draining", 1, 7.5, "")
+    old = GenerationStatus(1, "1-code1", "draining", 1, 7.5, "", "GET /slow", 7.0)
     worker.live.generations = (old, current)
     connection.send(Commit(1))
     connection.expect(Committed)
     for _ in range(3):  # as time passes
         assert connection.expect(Generations) == Generations((old, current))
     held = dataclasses.replace(old, state="retired", leases=0, oldest=None, holder="x" * 5000)
+    held = dataclasses.replace(held, request="y" * 5000)
     worker.live.generations = (held, current)
     wait_until(lambda: connection.expect(Generations).generations[0].state == "retired")
-    assert len(connection.expect(Generations).generations[0].holder) <= 1000
+    (told, _) = connection.expect(Generations).generations
+    assert (len(told.holder) <= 1000, len(told.request) <= 200) == (True, True)
     worker.live.generations = (current,)
     wait_until(lambda: connection.expect(Generations) == Generations((current,)))
     worker.live.generations = tuple(dataclasses.replace(held, number=n) for n in range(99))
@@ -426,15 +433,17 @@ def test_scope_that_is_too_small_is_said(worker: Worker) -> None:
 
 def test_what_is_committed_is_built_with_the_scope_it_has(worker: Worker) -> None:
     """Only a build that is part of a deploy may ask for a larger scope: who boots or is behind
-    must serve what is committed.
+    must serve what is committed.  Who is told to looks at its scope.
     """
     connection = worker.start()
-    connection.send(Prepare(release(2)))
-    connection.expect(Ready)
-    worker.directory.record(release(3))
-    connection.send(Welcome(release(3)))
+    for number, look in ((2, False), (3, True)):
+        connection.send(Prepare(release(number), look))
+        connection.expect(Ready)
+    worker.directory.record(release(4))
+    connection.send(Welcome(release(4)))
     connection.expect(Committed)
-    assert worker.live.growing == ["2-code2"]
+    assert worker.live.growing == ["2-code2", "3-code3"]
+    assert worker.live.looking == ["1-code1", "3-code3"]
 
 
 def test_failure_too_long_for_a_message_is_cut(worker: Worker) -> None:

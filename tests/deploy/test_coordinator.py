@@ -37,15 +37,20 @@ from tests.deploy.host import FIRST, HOLD, NEW, TIMEOUT, Host, an_order, message
 
 # -- the way of a good deploy
 
+#: What those are told who build what another one has looked at.
+ALSO = Prepare(NEW, look=False)
+
 
 def test_a_deploy_goes_from_one_worker_to_all_to_committed():
-    """One worker builds first, then the others; then Record, Commit to all, and the Report."""
+    """One worker builds first and looks at its scope, then the others build; then Record, Commit to
+    all, and the Report.
+    """
     host = Host(3)
     order = an_order()
     assert host.order() == [TakeSnapshot(order)]
     assert host.taken() == [Send(1, Prepare(NEW))]
     assert host.coordinator.phase == "canary"
-    assert host.ready(1) == [Send(2, Prepare(NEW)), Send(3, Prepare(NEW))]
+    assert host.ready(1) == [Send(2, ALSO), Send(3, ALSO)]
     assert host.coordinator.phase == "preparing"
     assert host.ready(3) == []
     host.now = 1.0
@@ -200,7 +205,7 @@ def test_a_process_that_serves_and_is_not_connected_holds_up_the_commit():
     host.call("serving", frozenset({101, 155}))
     assert host.ready(1) == []
     assert host.coordinator.phase == "preparing"
-    assert host.hello(5, pid=155) == [Send(5, Welcome(FIRST)), Send(5, Prepare(NEW))]
+    assert host.hello(5, pid=155) == [Send(5, Welcome(FIRST)), Send(5, ALSO)]
     assert host.ready(5) == [Record(NEW), Send(1, Commit(2)), Send(5, Commit(2))]
 
 
@@ -326,14 +331,14 @@ def test_hello_is_always_answered_with_the_committed_release(phase):
     did = host.hello(3)
     assert did[0] == Send(3, Welcome(NEW if phase is Phase.COMMITTING else FIRST))
     goes_on = (Phase.PREPARING, Phase.HOLDING)
-    assert messages(did, 3)[1:] == ([Prepare(NEW)] if phase in goes_on else [])
+    assert messages(did, 3)[1:] == ([ALSO] if phase in goes_on else [])
 
 
 def test_a_newcomer_takes_part_from_the_canary_on():
     """A worker that connects while the canary builds is told to build with all the others."""
     host = Host(1).to(Phase.CANARY)
     host.hello(2)
-    assert host.ready(1) == [Send(2, Prepare(NEW))]
+    assert host.ready(1) == [Send(2, ALSO)]
     assert host.ready(2) == [Record(NEW), Send(1, Commit(2)), Send(2, Commit(2))]
 
 
@@ -370,7 +375,7 @@ def test_an_agent_that_connects_again_has_not_lost_its_build():
 def test_an_agent_that_connects_again_without_its_build_builds_again():
     """A worker that says Hello again, nothing prepared, is told to build; nothing is aborted."""
     host = Host(2).to(Phase.PREPARING)
-    assert host.hello(7, pid=102) == [Send(7, Welcome(FIRST)), Send(7, Prepare(NEW))]
+    assert host.hello(7, pid=102) == [Send(7, Welcome(FIRST)), Send(7, ALSO)]
     assert host.call("gone", 2) == []
     assert host.ready(2) == []
     assert host.ready(7)[0] == Record(NEW)
@@ -382,7 +387,7 @@ def test_a_canary_that_connects_again_does_not_end_the_deploy():
     assert messages(host.hello(7, pid=101)) == [(7, Welcome(FIRST)), (2, Prepare(NEW))]
     assert host.coordinator.phase == "canary"
     assert host.call("gone", 1) == []
-    assert host.ready(2) == [Send(7, Prepare(NEW))]
+    assert host.ready(2) == [Send(7, ALSO)]
 
 
 def test_an_agent_that_connects_again_too_late_discards():
@@ -923,7 +928,8 @@ def test_a_status_fits_into_a_message_whatever_is_held():
     workers = 64
     host = Host(workers)
     held = tuple(
-        GenerationStatus(number, "1-old", "retired", 0, None, "x" * 1000) for number in range(50)
+        GenerationStatus(number, "1-old", "retired", 0, None, "x" * 1000, "y" * 200, 1e9 / 7)
+        for number in range(50)
     )
     current = GenerationStatus(50, "1-old", "current", 0, None, "")
     for worker in range(1, workers + 1):

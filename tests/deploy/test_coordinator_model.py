@@ -51,6 +51,7 @@ class Agent:
         self.current = current
         self.prepared = None
         self.building = None
+        self.look = False
         self.connection = None
         self.inbox = []
 
@@ -70,6 +71,7 @@ class Deploys(RuleBasedStateMachine):
         self.now = 0.0
         self.recorded = FIRST
         self.history = {(FIRST.number, FIRST.digest)}
+        self.looked_at: set[tuple[int, str]] = set()
         self.agents = []
         self.pids = 100
         self.connections = 0
@@ -136,6 +138,7 @@ class Deploys(RuleBasedStateMachine):
             elif agent.pid in self.serving:
                 assert agent.pid in known.values(), f"{agent.pid} serves and was not asked"
         assert known, "nobody was asked"
+        assert (release.number, release.digest) in self.looked_at, "nobody has looked at its scope"
         self.recorded = release
         self.history.add((release.number, release.digest))
 
@@ -308,7 +311,7 @@ class Deploys(RuleBasedStateMachine):
             if agent.follow(message.committed):
                 self.say(agent, Committed(agent.current.number, 1))
         elif isinstance(message, Prepare):
-            agent.building, agent.prepared = message.release, None
+            agent.building, agent.prepared, agent.look = message.release, None, message.look
         elif isinstance(message, Commit):
             agent.follow(self.recorded)
             self.say(agent, Committed(agent.current.number, 1))
@@ -363,6 +366,8 @@ class Deploys(RuleBasedStateMachine):
             return
         if good:
             agent.prepared = release
+            if agent.look:
+                self.looked_at.add((release.number, release.digest))
             self.say(agent, Ready(release.number, 0.1))
         else:
             self.say(agent, Failed(release.number, "no", "Traceback", additions))

@@ -69,7 +69,7 @@ SAMPLES = [
     Ready(7, 0.5),
     Failed(7, "ValueError: no", "Traceback\n  ...\nValueError: no"),
     Committed(7, 3),
-    Generations((GenerationStatus(2, "7-code", "retired", 0, None, "a thread"),)),
+    Generations((GenerationStatus(2, "7-code", "draining", 1, 0.5, "a thread", "GET /", 7.5),)),
     Problems((Problem("descriptors", "970 of 1024 in use", 1700000000.5, 12),)),
     Counts(12, (GenerationCounts(2, "7-code", Tally(3, 1, 0, 0.5)),)),
     Cancelled(2, 3, 1),
@@ -249,7 +249,7 @@ def test_an_oversized_frame_is_refused_before_it_arrives():
 
 def test_an_error_names_the_message_and_the_field():
     """The error of a wrong field says where it is and what was found there."""
-    stream = written(kind="prepare", release={**RELEASE_FIELDS, "number": "seven"})
+    stream = written(kind="prepare", release={**RELEASE_FIELDS, "number": "seven"}, look=True)
     with pytest.raises(ProtocolError, match=r"prepare\.release\.number: str 'seven' is no int"):
         Decoder().feed(stream)
     with pytest.raises(ProtocolError, match="commit: field 'release' is missing"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,17 +63,34 @@ def test_the_order_of_ends_does_not_matter(order: list[int]) -> None:
 
 
 def test_the_oldest_open_lease_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``oldest`` is the time at which the longest open lease was taken, ``None`` without one."""
+    """``oldest`` is the longest open lease, ``None`` without one."""
     clock = iter([100.0, 50.0, 75.0])
     monkeypatch.setattr(module, "monotonic", lambda: next(clock))
     generation, leases = Generation(1), Leases()
     assert leases.oldest() is None
-    _first, second, third = (leases.take(generation) for _ in range(3))
-    assert leases.oldest() == 50.0
+    first, second, third = (leases.take(generation) for _ in range(3))
+    assert leases.oldest() is second
+    assert second.since == 50.0
     leases.end(second)
-    assert leases.oldest() == 75.0
+    assert leases.oldest() is third
     leases.end(third)
-    assert leases.oldest() == 100.0
+    assert leases.oldest() is first
+
+
+@pytest.mark.parametrize(
+    ("environ", "request_"),
+    [
+        (None, ""),
+        ({}, ""),
+        ({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, "GET /"),
+        ({"REQUEST_METHOD": "PUT", "SCRIPT_NAME": "/shop", "PATH_INFO": "/a;b"}, "PUT /shop/a;b"),
+        ({"REQUEST_METHOD": "GET", "PATH_INFO": "/\xc3\xa9 \n"}, "GET /%C3%A9%20%0A"),
+        ({"REQUEST_METHOD": "GET", "PATH_INFO": None, "SCRIPT_NAME": "\u20ac"}, "GET %3FNone"),
+    ],
+)
+def test_a_lease_tells_whose_it_is(environ: dict[str, Any] | None, request_: str) -> None:
+    """A lease tells its request's method and path, quoted, whatever the application put there."""
+    assert Leases().take(Generation(1), environ).request == request_
 
 
 def test_the_repr_tells_how_long_it_has_been_open() -> None:

@@ -7,7 +7,8 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -60,9 +61,9 @@ class TrickLeases(Leases):
         super().__init__()
         self._step, self._before, self._after = step, before, after
 
-    def take(self, generation: Generation) -> Lease:
+    def take(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> Lease:
         self._overtake("take", "_before")
-        lease = super().take(generation)
+        lease = super().take(generation, environ)
         self._overtake("take", "_after")
         return lease
 

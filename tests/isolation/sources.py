@@ -104,7 +104,8 @@ class Site:
 
     def request(self, ask: Callable[[], Any] = lambda: None) -> Any:
         """Begin a request, whose body is not read yet, on the current generation."""
-        return self.live.application({"ask": ask}, lambda *_: lambda _data: None)
+        environ = {"ask": ask, "REQUEST_METHOD": "GET", "PATH_INFO": "/slow"}
+        return self.live.application(environ, lambda *_: lambda _data: None)
 
     def two(self, **files: str) -> tuple[Generation, Generation]:
         """Two live generations: of ``files`` with ``VERSION`` replaced by 1 and by 2.

@@ -92,6 +92,15 @@ def test_the_shared_copy_takes_its_wrappers_along(site: Site, installed: Path) -
     assert joined.escape is before
 
 
+def test_not_looked_for_where_another_process_has(site: Site, installed: Path) -> None:
+    """A build that is told not to look is done with the scope it has, and says nothing of it."""
+    write(installed, {"kit.py": "import shop.models\n"})
+    site.write(shop="import shop.models, kit\n", shop__models="")
+    site.live.discard(site.live.build(site.take(), "r", look=False))
+    with pytest.raises(ScopeError):
+        site.live.build(site.take(), "r")
+
+
 def test_only_logged_where_it_can_t_be_helped(
     site: Site, installed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
