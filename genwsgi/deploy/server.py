@@ -37,6 +37,7 @@ from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
+from genwsgi.deploy.standing import Word, in_brief
 from genwsgi.deploy.tallies import Tallies
 from genwsgi.errors import GenwsgiError, OrderError
 
@@ -56,6 +57,7 @@ class CoordinatorServer:
     :param triggers: gives the triggers' status, by name.
     :param watched: the folders and files that triggers watch.
     :param moved: called with those to watch from now on: a commit may change them.
+    :param announce: called with what there is to say of the host, whenever that has changed.
     :ivar tallies: what has become of the requests, where they are counted.
     """
 
@@ -70,6 +72,7 @@ class CoordinatorServer:
         triggers: Callable[[], dict[str, object]] = dict,
         watched: Sequence[str] = (),
         moved: Callable[[Sequence[str]], None] = lambda _places: None,
+        announce: Callable[[Word], object] | None = None,
     ) -> None:
         self._directory = directory
         self._source = source
@@ -77,6 +80,8 @@ class CoordinatorServer:
         self._master = master
         self._triggers = triggers
         self._moved = moved
+        self._announce = announce
+        self._announced: Word | None = None
         committed = directory.committed()
         # What triggers watch, and what concerns the release that was read last.
         self._watched = self._read = tuple(watched)
@@ -157,6 +162,24 @@ class CoordinatorServer:
         self._perform(self._decision.tick(now))
         if self._decision.phase == "idle":
             self._sweep()
+        self._say()
+
+    def _say(self) -> None:
+        """Announce how the host stands, if that is news."""
+        if self._announce is None:
+            return
+        decision = self._decision
+        status, running = decision.status({}, self._problems.now), decision.statistics().running
+        word = in_brief(
+            status.release,
+            len(status.workers),
+            deploying=running,
+            last=status.last,
+            problems=status.problems,
+        )
+        if word != self._announced:
+            self._announced = word
+            self._announce(word)
 
     def _sweep(self) -> None:
         needed = self._decision.needed()
@@ -294,6 +317,7 @@ class CoordinatorServer:
             self._performing = False
 
     def _carry_out(self, actions: list[Action]) -> None:
+        self._say()  # before the source is read, which takes its time
         for action in actions:
             if isinstance(action, TakeSnapshot):
                 self._take_snapshot(action)

@@ -56,6 +56,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
     :ivar directory: the run directory, once the master has opened it.
     :ivar coordinator: the coordinator's process, in the master.
     :ivar told: what the coordinator is told when it starts, as JSON.
+    :ivar handed: the descriptors that it inherits besides, by what they are for.
     :ivar agent: the agent, in a worker.
     """
 
@@ -63,6 +64,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.directory: RunDirectory | None = None
         self.coordinator: CoordinatorProcess | None = None
         self.told = b""
+        self.handed: dict[str, int] = {}
         self.agent: Agent | None = None
         self._notice: Notice | None = None
         self.target: Target
@@ -118,6 +120,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "watch_polling": cfg.watch_polling,
             "watch_interval": cfg.watch_interval,
             "build_timeout": cfg.build_timeout,
+            "handed": self.handed,
             "uid": cfg.uid,
             "gid": cfg.gid,
             "initgroups": cfg.initgroups,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gunicorn.arbiter import Arbiter
 
 import genwsgi
+from genwsgi.server import systemd
 from genwsgi.server.child import ending
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.supervisor import CoordinatorProcess
@@ -46,6 +47,7 @@ class GenwsgiArbiter(Arbiter):
         self._served = False
         # Why the probe failed, until that is in the log.
         self._unsaid = ""
+        self._announcer = systemd.take(os.environ)
 
     def run(self) -> None:
         """Serve until told to stop, and leave nothing behind."""
@@ -67,6 +69,10 @@ class GenwsgiArbiter(Arbiter):
     def start(self) -> None:
         """Take the first snapshot, before a port is bound or a worker forked."""
         join_error_log()
+        ear = None
+        if self._announcer is not None:
+            ear = systemd.Ear()
+            self.app.handed["ear"] = ear.writer
         # gunicorn's own exit status for those who tell it to stop.
         with ending(lambda _signal: 0) as kept:
             report = self.app.open()
@@ -76,8 +82,10 @@ class GenwsgiArbiter(Arbiter):
         super().start()
         assert self.app.directory is not None
         self._coordinator = self.app.coordinator = CoordinatorProcess(
-            self.app.told, self.cfg.chdir, self.log, label=self.app.directory.path
+            self.app.told, self.cfg.chdir, self.log, label=self.app.directory.path, ear=ear
         )
+        if ear is not None:
+            ear.wake(self.wakeup)
         self._coordinator.ensure()
         if signal.SIGHUP in kept:
             self._coordinator.hang_up()
@@ -92,6 +100,16 @@ class GenwsgiArbiter(Arbiter):
                 # Otherwise they have met the same, and one has shown it whole.
                 self._say_what_is_unknown()
         super().manage_workers()
+        if self._announcer is not None:
+            self._tell_systemd(self._announcer)
+
+    def _tell_systemd(self, announcer: systemd.Announcer) -> None:
+        directory = self.app.directory
+        if self._coordinator is None or directory is None:
+            return
+        for word in self._coordinator.words():
+            announcer.hear(word)
+        announcer.look(len(directory.serving() & set(self.WORKERS)), self.num_workers)
 
     def _say_what_is_unknown(self) -> None:
         if self._unsaid:
@@ -116,6 +134,8 @@ class GenwsgiArbiter(Arbiter):
         """Stop the workers."""
         # Where one has halted the server, the next would interrupt the halt.
         self._bear_any_status()
+        if self._announcer is not None:
+            self._announcer.stop()
         super().stop(graceful)
 
     def _bear_any_status(self) -> None:

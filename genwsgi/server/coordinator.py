@@ -19,6 +19,7 @@ from genwsgi.errors import GenwsgiError
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.server.logs import join_error_log
+from genwsgi.server.systemd import mouth
 from genwsgi.triggers.others import find_others
 from genwsgi.triggers.registry import Trigger, make_triggers
 
@@ -60,6 +61,7 @@ def main(options: dict[str, Any]) -> None:
     :param options: as :meth:`genwsgi.server.application.GenwsgiApplication.options` wrote them.
     """
     directory = RunDirectory(options["run_dir"])
+    handed = options["handed"]
     cfg = Config(prog="genwsgi")
     for name, value in options["log"].items():
         cfg.set(name, value)
@@ -88,6 +90,7 @@ def main(options: dict[str, Any]) -> None:
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
         watched=options["roots"],
         moved=moved,
+        announce=mouth(handed["ear"]) if "ear" in handed else None,
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: logger.reopen_files())

@@ -10,6 +10,8 @@ import sys
 import time
 
 from genwsgi.deploy.server import HANG_UP
+from genwsgi.deploy.standing import Word
+from genwsgi.server.systemd import Ear
 
 #: Between two starts of a coordinator that keeps dying, in seconds: at first, and at most.
 RESTART = (0.0, 5.0)
@@ -35,13 +37,22 @@ class CoordinatorProcess:
         file could be changed by the user the workers run as, and the coordinator starts as root.
     :param label: stands last on its command line, for whoever looks at the list of processes.
     :param folder: where it runs.  The master's own may be a release that has been deleted since.
+    :param ear: where it says how it stands.
     """
 
-    def __init__(self, settings: bytes, folder: str, log: logging.Logger, label: str = "") -> None:
+    def __init__(
+        self,
+        settings: bytes,
+        folder: str,
+        log: logging.Logger,
+        label: str = "",
+        ear: Ear | None = None,
+    ) -> None:
         self._settings = settings
         self._folder = folder
         self._label = label
         self._log = log
+        self._ear = ear
         self._process: subprocess.Popen[bytes] | None = None
         self._read, self._write = os.pipe()
         # The master must not wait for a coordinator that doesn't read.
@@ -68,7 +79,7 @@ class CoordinatorProcess:
                 [sys.executable, "-I", "-c", _BOOT, str(self._read), self._label],
                 stdin=subprocess.PIPE,
                 cwd=self._folder,
-                pass_fds=[self._read],
+                pass_fds=[self._read, *([self._ear.writer] if self._ear else [])],
                 # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
                 start_new_session=True,
             )
@@ -86,6 +97,10 @@ class CoordinatorProcess:
     def pid(self) -> int | None:
         """The coordinator's process, or ``None`` while there is none."""
         return self._process.pid if self._process is not None else None
+
+    def words(self) -> list[Word]:
+        """What it has said since the last call, if there is an ear for it."""
+        return self._ear.words() if self._ear is not None else []
 
     def hang_up(self) -> None:
         """Order a deploy: the master got a SIGHUP."""
@@ -107,8 +122,12 @@ class CoordinatorProcess:
                 self._process.kill()
                 self._process.wait(END)
         os.close(self._read)
+        if self._ear is not None:
+            self._ear.close()
 
     def forget(self) -> None:
-        """In a forked worker: let go of the pipe, or it would outlive the master."""
+        """In a forked worker: let go of the pipes, or they would outlive the master."""
         os.close(self._write)
         os.close(self._read)
+        if self._ear is not None:
+            self._ear.close()

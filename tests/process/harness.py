@@ -67,11 +67,20 @@ def _is_past(moment: float) -> bool:
 class Server:
     """One running ``genwsgi`` command.
 
+    :param before: a command that the server's is given to.
+    :param fds: descriptors that it inherits.
     :ivar root: the folder it serves from (its working directory).
     :ivar port: where it listens.
     """
 
-    def __init__(self, root: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+        fds: Sequence[int] = (),
+    ) -> None:
         self.root = root
         self.log_path = root / "server.log"
         # Short, because a unix socket's path must be.
@@ -80,6 +89,7 @@ class Server:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [
+                    *before,
                     sys.executable,
                     "-m",
                     "genwsgi",
@@ -92,6 +102,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
+                pass_fds=fds,
             )
         self.port = 0
 

@@ -17,6 +17,7 @@ from gunicorn.errors import HaltServer
 from genwsgi.server import arbiter
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.probe import Report
+from genwsgi.server.systemd import Ear
 
 
 class Directory:
@@ -37,7 +38,7 @@ class Directory:
 class Coordinator:
     """A coordinator's process that keeps what is asked of it."""
 
-    def __init__(self, *_: object, label: str = "") -> None:
+    def __init__(self, *_: object, label: str = "", ear: Ear | None = None) -> None:
         self.asked: list[object] = []
 
     def ensure(self) -> None:
@@ -60,6 +61,7 @@ class App:
         self.directory: Directory | None = Directory(*events)
         self.coordinator: object = None
         self.told = b"{}"
+        self.handed: dict[str, int] = {}
         self.happened: list[str] = []
         self.report = Report()
 
@@ -87,6 +89,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     }
     made._served = False
     made._unsaid = ""
+    made._announcer = None
     made._coordinator = Coordinator()  # type: ignore[assignment]
     return made
 

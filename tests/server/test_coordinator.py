@@ -75,6 +75,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "uid": os.geteuid(),
         "gid": os.getegid(),
         "initgroups": False,
+        "handed": {},
         "log": {"errorlog": str(tmp_path / "error.log"), "loglevel": "info"},
     }
     digest = make_source(options, Store(directory.store)).take()
