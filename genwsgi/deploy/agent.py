@@ -22,7 +22,7 @@ from dataclasses import replace
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.problems import ProblemBook
-from genwsgi.deploy.protocol import Release
+from genwsgi.deploy.protocol import Release, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.counts import GenerationCounts
@@ -46,11 +46,6 @@ TOLD = 50
 
 #: Before a worker that could not build the committed release tries again, in seconds.
 RETRY = 2.0
-
-
-def label(release: Release) -> str:
-    """A release in a few words, as the environ and the logs have it."""
-    return f"{release.number}-{release.digest[:8]}"
 
 
 def same(one: Release, other: Release) -> bool:

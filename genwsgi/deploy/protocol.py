@@ -74,6 +74,11 @@ class Release:
     aside: tuple[str, ...] = ()
 
 
+def label(release: Release) -> str:
+    """A release in a few words, as people, the environ and the logs have it."""
+    return f"{release.number}-{release.digest[:8]}"
+
+
 @dataclass(frozen=True)
 class Hello:
     """An agent's first message.

@@ -18,7 +18,6 @@ from typing import Any
 
 from genwsgi.deploy import control, framing, protocol
 from genwsgi.deploy.actions import Held
-from genwsgi.deploy.agent import label
 from genwsgi.deploy.coordinator import (
     Action,
     Coordinator,
@@ -33,7 +32,7 @@ from genwsgi.deploy.framing import clip
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.problems import ProblemBook
-from genwsgi.deploy.protocol import OrderOutcome, Outcome
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source

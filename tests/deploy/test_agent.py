@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from genwsgi.deploy import agent as module
-from genwsgi.deploy.agent import Agent, label, same
+from genwsgi.deploy.agent import Agent, same
 from genwsgi.deploy.control import StatusRequest
 from genwsgi.deploy.protocol import (
     Abort,
@@ -28,6 +28,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Ready,
     Welcome,
+    label,
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, RunDirectoryError, ScopeError, SnapshotError
