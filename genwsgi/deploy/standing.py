@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from genwsgi.deploy.agent import label
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, Problem, Release
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, Problem, Release, label
 
 #: Longest text, in characters: a word is written to the pipe in one piece, or not at all.
 LONGEST: Final = 500
