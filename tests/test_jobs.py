@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests import jobs
+from tests.jobs import Job, run_all
+
+#: Waits for a file, and leaves another when it is interrupted.
+STOPPABLE = """\
+import os, sys, time
+mine, other = sys.argv[1:]
+try:
+    open(mine, "w").close()
+    while not os.path.exists(other):
+        time.sleep(0.005)
+except KeyboardInterrupt:
+    open(mine + ".ended", "w").close()
+"""
+
+#: Can't be interrupted.
+STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + STOPPABLE
+
+
+def python(name: str, code: str, *arguments: Path, **env: str) -> Job:
+    """A job that runs ``code``."""
+    return Job(name, (sys.executable, "-c", code, *arguments), env)
+
+
+def names(done: Sequence[jobs.Done]) -> list[str]:
+    """What has ended, in that order."""
+    return [one.job.name for one in done]
+
+
+def test_so_many_run_at_a_time(tmp_path: Path) -> None:
+    """Two run side by side, the others after them, and each is told of when it ends."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    both = [python("one", STOPPABLE, one, other), python("other", STOPPABLE, other, one)]
+    last = python("last", "import sys, os; sys.exit(not os.path.exists(sys.argv[1]))", other)
+    done = list(run_all([*both, last], 2))
+    assert {one.status for one in done} == {0}
+    assert sorted(names(done)) == ["last", "one", "other"]
+    assert names(list(run_all([last, last], 1))) == ["last", "last"]
+
+
+def test_what_a_job_prints(tmp_path: Path) -> None:
+    """Its output comes in one piece with its errors, its name and how it went."""
+    code = "import os, sys; print(os.environ['WORD'], flush=True); sys.exit('and why')"
+    (done,) = run_all([python("job", code, WORD="text")], 2)
+    assert done.status == 1
+    text, seconds = str(done).rsplit(", ", 1)
+    assert text == "text\nand why\n-- job: FAILED"
+    assert seconds.endswith(" s")
+
+
+@pytest.mark.parametrize("code", [STOPPABLE, STUBBORN])
+def test_a_job_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """One that does not end in time is interrupted, killed if it has to be, and others go on."""
+    monkeypatch.setattr(jobs, "DEADLINE", 1.5)
+    monkeypatch.setattr(jobs, "GRACE", 1.5)
+    hanging = python("hanging", code, tmp_path / "begun", tmp_path / "never")
+    done = list(run_all([hanging, python("next", "")], 1))
+    assert names(done) == ["hanging", "next"]
+    assert (tmp_path / "begun.ended").exists() == (code is STOPPABLE)
+    assert (done[0].status < 0) == (code is STUBBORN)
+
+
+def test_an_interrupt_ends_all(tmp_path: Path) -> None:
+    """Who stops asking, as an interrupt makes one do, has what runs interrupted, to its end."""
+    begun = tmp_path / "begun"
+    waits = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.005)"
+    waiting = [
+        python("first", waits, begun),
+        python("hanging", STOPPABLE, begun, tmp_path / "never"),
+        python("later", "open(__import__('sys').argv[1], 'w')", tmp_path / "later"),
+    ]
+    with closing(run_all(waiting, 2)) as done:
+        assert next(done).job.name == "first"
+    assert (tmp_path / "begun.ended").exists()
+    assert not (tmp_path / "later").exists()
