@@ -9,10 +9,18 @@ from genwsgi._version import __version__
 
 if TYPE_CHECKING:
     from genwsgi.app import GenerationalApp
-    from genwsgi.hooks import on_handover, on_retire, put_forward
+    from genwsgi.hooks import on_handover, on_retire, put_forward, verify
     from genwsgi.keeping import keep
 
-__all__ = ["GenerationalApp", "__version__", "keep", "on_handover", "on_retire", "put_forward"]
+__all__ = [
+    "GenerationalApp",
+    "__version__",
+    "keep",
+    "on_handover",
+    "on_retire",
+    "put_forward",
+    "verify",
+]
 
 #: Loaded when asked for: the command and the coordinator have no use for these.
 _LATER = {
@@ -21,6 +29,7 @@ _LATER = {
     "on_handover": "genwsgi.hooks",
     "on_retire": "genwsgi.hooks",
     "put_forward": "genwsgi.hooks",
+    "verify": "genwsgi.hooks",
 }
 
 

@@ -33,6 +33,7 @@ from genwsgi.triggers.amqp.settings import from_options
 from genwsgi.triggers.others import find_others
 from genwsgi.triggers.sieve import DEFAULT_IGNORE
 from genwsgi.triggers.watch import Change, WatchTrigger
+from genwsgi.verification import HOST, TIMEOUT, Verification, expected
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -81,6 +82,10 @@ class GenerationalApp:
     :param watch_polling: look at the files instead of being told.
     :param amqp: genwsgi's options for a broker by their names in a config file (``amqp``, its URL,
         ``amqp_key_file``, ``release_root`` ...): take deploy orders from there.  See docs/fleet.md.
+    :param verify: what a generation must answer well before it serves, the first one too: each is
+        ``PATH``, whose status must be below 400, or ``PATH=STATUS``.
+    :param verify_timeout: how long each of these may take, in seconds.
+    :param verify_host: the host that they are for: one that the application serves.
     """
 
     def __init__(
@@ -99,8 +104,12 @@ class GenerationalApp:
         watch_ignore: Sequence[str] = (),
         watch_polling: bool = False,
         amqp: Mapping[str, Any] | None = None,
+        verify: Iterable[str] = (),
+        verify_timeout: float = TIMEOUT,
+        verify_host: str = HOST,
     ) -> None:
         parsed = parse(target)
+        verification = Verification([*map(expected, verify)], verify_timeout, verify_host)
         broker = from_options(amqp) if amqp is not None else None
         own = tuple(os.path.abspath(folder) for folder in path)
         rules = ScopeRules(
@@ -131,7 +140,11 @@ class GenerationalApp:
         self._ahead: tuple[str, ...] = ()
         self._closed = False
         self._live = LiveApplication(
-            parsed, self._source.store, factory=factory, header=generation_header
+            parsed,
+            self._source.store,
+            factory=factory,
+            header=generation_header,
+            verification=verification,
         )
         # For what lies there and is shared: a package that ``share`` names, a C extension.
         self._path = [folder for folder in own if folder not in sys.path]

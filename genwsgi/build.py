@@ -7,7 +7,14 @@ import traceback
 from collections.abc import Callable
 
 from genwsgi import hooks, isolation, keeping
-from genwsgi.errors import BuildError, GenwsgiError, ScopeError, SnapshotError, TargetError
+from genwsgi.errors import (
+    BuildError,
+    GenwsgiError,
+    ScopeError,
+    SnapshotError,
+    TargetError,
+    VerificationError,
+)
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
@@ -38,6 +45,7 @@ def build(
     look: bool = True,
     verdicts: list[Verdict] | None = None,
     hand_over: Callable[[Generation], None] | None = None,
+    verify: Callable[[Generation], None] | None = None,
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
 
@@ -50,10 +58,12 @@ def build(
     :param grow: whether a scope that is too small ends the build; else it is only logged.
     :param look: whether to look for what the scope lacks when the build has ended well.
     :param verdicts: gets what is in the scope and what is not, and why; for that it looks.
-    :param hand_over: called with the generation when all else is done, before it is ready.
+    :param hand_over: called with the generation when the application is made, before it is ready.
+    :param verify: called with it when all else is done.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
     :raises ScopeError: packages belong in the scope that are not in it.
     :raises BuildError: the application's code raised.
+    :raises VerificationError: it is not what it has to be.
     :raises SnapshotError: the snapshot is damaged.
     """
     effects = Effects(generation)
@@ -78,10 +88,13 @@ def build(
             raise ScopeError(target.text, missing)
         if hand_over is not None:
             hand_over(generation)
+        effects.built()
+        if verify is not None:
+            verify(generation)
     except KeyboardInterrupt:
         tear_down(generation, Event.FAILED)
         raise
-    except (TargetError, SnapshotError, ScopeError) as error:
+    except (TargetError, SnapshotError, ScopeError, VerificationError) as error:
         failure = error.with_traceback(None)
     except BaseException as error:  # noqa: BLE001 -- SystemExit at import is its mistake as well
         failure = _failure_of(error, target)
@@ -89,7 +102,6 @@ def build(
             failure, missing = _blame(failure, growth, error, grow=grow)
     else:
         table.on_loaded = None
-        effects.built()
         generation.advance(Event.BUILT)
         return
     # Raised out here, so that no traceback keeps the failed generation's modules.

@@ -70,6 +70,21 @@ class ScopeError(GenwsgiError):
         self.traceback = traceback
 
 
+class VerificationError(GenwsgiError):
+    """A candidate did not show what it has to show before it may serve.
+
+    :ivar check: which request, or which check of the application's own.
+    :ivar reason: what came of it.
+    :ivar traceback: the response, what was raised, or where it hangs.
+    """
+
+    def __init__(self, check: str, reason: str, traceback: str) -> None:
+        super().__init__(f"verification failed: {check} {reason}")
+        self.check = check
+        self.reason = reason
+        self.traceback = traceback
+
+
 class SnapshotError(GenwsgiError):
     """The source could not be copied into a snapshot, or a snapshot could not be read."""
 

@@ -1,4 +1,4 @@
-"""A life cycle for the application: an end of its own, and a hand-over to the next generation.
+"""A life cycle for the application: a check before it serves, a hand-over, an end of its own.
 
 Each function belongs to the generation whose code calls it, or whose code called the shared code
 that does; outside of any, and in a shared module that is being imported, to the process.  Any
@@ -16,6 +16,7 @@ from genwsgi.errors import HandoverError, LifeError
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.asking import author
 from genwsgi.isolation.effects import Effects, effects_of, importing_shared
+from genwsgi.isolation.effects.checks import Checks
 from genwsgi.isolation.effects.exits import AtEveryEnd, Exits
 from genwsgi.isolation.effects.offers import Offers
 from genwsgi.isolation.holders import belongs, find
@@ -23,6 +24,7 @@ from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.naming import describe
 
 Ending = TypeVar("Ending", bound=Callable[[], object])
+Check = TypeVar("Check", bound=Callable[[], object])
 Taking = TypeVar("Taking", bound=Callable[[Mapping[str, object]], object])
 
 
@@ -46,6 +48,25 @@ def on_retire(callback: Ending) -> Ending:
     else:
         effects.of(Exits).callbacks.append((AtEveryEnd(callback), (), {}))
     return callback
+
+
+def verify(check: Check) -> Check:
+    """Have ``check()`` called before this generation may serve.  Also a decorator.
+
+    It is called when the application has been built and has answered what ``--verify`` asks, in the
+    generation's context, on a thread of genwsgi's, and has as long as one of those.  When it raises
+    or returns ``False`` or a text that says what is wrong, the deploy fails on the whole host.  So
+    it may ask a database, or warm up a cache.
+
+    Without genwsgi nothing happens.
+
+    :returns: ``check``.
+    :raises LifeError: the generation has ended already.
+    """
+    effects = _mine(f"verify({getattr(check, '__qualname__', check)})")
+    if effects is not None:
+        effects.of(Checks).own.append(check)
+    return check
 
 
 def put_forward(name: str, give: Callable[[], object]) -> None:

@@ -7,18 +7,15 @@ and never held while application code runs.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from genwsgi.build import build, build_error, tear_down
-from genwsgi.errors import BuildAbandoned, GenwsgiError
+from genwsgi.errors import BuildAbandoned, GenwsgiError, VerificationError
 from genwsgi.generations.counts import GenerationCounts, Meter, counted
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
@@ -26,12 +23,14 @@ from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.hooks import hand_over
+from genwsgi.interrupt import interrupt, where
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
 from genwsgi.janitor import Janitor
 from genwsgi.keeping import kept
 from genwsgi.target import Target
+from genwsgi.verification import Verification
 
 log = logging.getLogger("genwsgi")
 
@@ -52,6 +51,7 @@ class LiveApplication:
     :param header: name of a response header for the generation's number, or ``None``.
     :param folder: where to be for a build when the working directory has been deleted, as deploy
         tools do with old releases; may be or contain a symlink.
+    :param verification: what a candidate has to show, besides the application's own checks.
     :param counting: whether to count the requests of each generation.
     :ivar counting: whether it does.
     :ivar application: the stable WSGI callable for the server.
@@ -65,12 +65,14 @@ class LiveApplication:
         factory: bool | None = None,
         header: str | None = None,
         folder: str | None = None,
+        verification: Verification | None = None,
         counting: bool = False,
     ) -> None:
         self._target = target
         self._folder = folder
         self._store = store
         self._factory = factory
+        self._verification = verification or Verification()
         self._lock = threading.Lock()
         self._number = 0
         self._closed = False
@@ -106,15 +108,19 @@ class LiveApplication:
         *,
         grow: bool = True,
         look: bool = True,
+        strict: bool = True,
+        on_check: Callable[[int, int], None] | None = None,
         verdicts: list[Verdict] | None = None,
     ) -> Generation:
-        """Build a generation from the snapshot ``digest`` on the calling thread.
+        """Build a generation from the snapshot ``digest`` on the calling thread, and verify it.
 
         :param release: the release in words, for the environ and the logs.
         :param grow: whether a scope that is too small ends the build; else it is only logged.
         :param look: whether to look for what the scope lacks when the build has ended well.
+        :param strict: whether a verification that fails ends it; else it is only logged.
+        :param on_check: see :meth:`~genwsgi.verification.Verification.run`.
         :param verdicts: gets what is in the scope and what is not, and why.
-        :raises TargetError, ScopeError, BuildError, SnapshotError: as
+        :raises TargetError, ScopeError, BuildError, VerificationError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
         """
         self._be_somewhere()
@@ -122,6 +128,17 @@ class LiveApplication:
         with self._lock:
             self._number += 1
             generation = Generation(self._number, release)
+
+        def verify(candidate: Generation) -> None:
+            try:
+                self._verification.run(candidate, on_check)
+            except VerificationError as error:
+                if strict:
+                    raise
+                log.warning(
+                    "%s serves all the same: %s\n%s", candidate.name, error, error.traceback
+                )
+
         try:
             build(
                 generation,
@@ -133,6 +150,7 @@ class LiveApplication:
                 look=look,
                 verdicts=verdicts,
                 hand_over=self._hand_over,
+                verify=verify,
             )
             return generation
         except BuildAbandoned:
@@ -289,6 +307,8 @@ class Builds(Protocol):
         *,
         grow: bool = True,
         look: bool = True,
+        strict: bool = True,
+        on_check: Callable[[int, int], None] | None = None,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread."""
 
@@ -300,7 +320,7 @@ class BackgroundBuild:
     """A build on a thread of its own, that can be given up.
 
     :param done: called on that thread when the build has ended, unless it was abandoned before.
-    :param grow, look: see :meth:`LiveApplication.build`.
+    :param grow, look, strict: see :meth:`LiveApplication.build`.
     :ivar generation: the ready generation, or ``None``.
     :ivar error: why there is none.
     :ivar seconds: how long it took.
@@ -315,6 +335,7 @@ class BackgroundBuild:
         *,
         grow: bool = True,
         look: bool = True,
+        strict: bool = True,
     ) -> None:
         self.generation: Generation | None = None
         self.error: GenwsgiError | None = None
@@ -325,6 +346,7 @@ class BackgroundBuild:
         self._done = done
         self._grow = grow
         self._look = look
+        self._strict = strict
         # Guards the race between the end of the build and its abandonment.
         self._lock = threading.Lock()
         self._abandoned = False
@@ -343,7 +365,7 @@ class BackgroundBuild:
             # A build may hang in an endless loop; this makes it raise at its next instruction.
             # A thread blocked in C sees it when it comes back.
             if not self._ended:
-                self._interrupt()
+                interrupt(self._thread)
 
     @property
     def running(self) -> bool:
@@ -352,18 +374,20 @@ class BackgroundBuild:
 
     def where(self) -> str:
         """Where the build is now, as the last lines of its stack, for the log."""
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        if frame is None:
-            # A greenlet has no stack of its own that could be looked up.
-            return "  (a place that can't be seen)" if self.running else "  (its end)"
-        return "".join(traceback.format_stack(frame, limit=5)).rstrip()
+        return where(self._thread)
 
     def _run(self) -> None:
         started = time.monotonic()
         with contextlib.suppress(BuildAbandoned):
             try:
                 self.generation = self._live.build(
-                    self._digest, self._release, self._breathe, grow=self._grow, look=self._look
+                    self._digest,
+                    self._release,
+                    self._breathe,
+                    grow=self._grow,
+                    look=self._look,
+                    strict=self._strict,
+                    on_check=self._breathe,
                 )
             except GenwsgiError as error:
                 self.error = error
@@ -390,23 +414,13 @@ class BackgroundBuild:
                     return False
             # What abandon() sent may not have arrived yet.  There is room for one such exception:
             # sent again and caught, none is left to come later, in the middle of something else.
-            while self._interrupt():
+            while interrupt(self._thread):
                 time.sleep(PAUSE)
         except BuildAbandoned:
             pass
         return True
 
-    def _interrupt(self) -> bool:
-        """Raise :class:`BuildAbandoned` in the build's thread, at its next instruction.
-
-        Say whether there is such a thread: under gevent it is a greenlet, out of reach.
-        """
-        found: int = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(BuildAbandoned)
-        )
-        return found > 0
-
-    def _breathe(self, _modules: int) -> None:
+    def _breathe(self, *_how_far: int) -> None:
         if self._abandoned:
             raise BuildAbandoned
         time.sleep(PAUSE)

@@ -26,7 +26,7 @@ import webtest.lint
 import genwsgi
 from genwsgi.app import GenerationalApp
 from genwsgi.deploy.protocol import Outcome
-from genwsgi.errors import BuildError, GenwsgiError, TargetError
+from genwsgi.errors import BuildError, GenwsgiError, TargetError, VerificationError
 from genwsgi.live import BackgroundBuild
 from tests.helpers import wait_until
 
@@ -652,3 +652,14 @@ def test_it_is_what_the_package_offers() -> None:
     assert genwsgi.GenerationalApp is GenerationalApp
     with pytest.raises(AttributeError, match="no attribute 'GenerationApp'"):
         genwsgi.GenerationApp  # noqa: B018
+
+
+def test_generation_that_does_not_answer_well(make: Make, tmp_path: Path) -> None:
+    """Nothing serves that does not pass ``verify``: neither what is deployed nor the first one."""
+    app = make(verify=["/"], verify_timeout=5.0, verify_host="shop.example")
+    put(tmp_path, "v2", "def app(environ, start_response):\n    raise LookupError\n")
+    outcome = app.deploy()
+    assert (outcome.outcome, app.generation) == ("failed", 1)
+    assert outcome.reason == "verification failed: GET / has raised LookupError"
+    with pytest.raises(VerificationError, match="LookupError"):
+        make(verify=["/"])

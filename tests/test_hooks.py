@@ -249,6 +249,7 @@ made = []
 def last(): print("retired")
 genwsgi.put_forward("x", dict)
 genwsgi.on_handover(print)
+genwsgi.verify(print)
 def make():
     made.append(1)
     return [1]

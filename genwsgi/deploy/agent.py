@@ -93,12 +93,17 @@ class Agent:
     def boot(self) -> None:
         """Build and serve the committed release, on the calling thread.
 
+        What workers have served before has been verified; this one then only warms up.
+
         :raises BuildError, TargetError, SnapshotError, RunDirectoryError: it can't be done.
         """
+        first = not self._directory.happened("served")
         while True:
             release = self._directory.committed()
             try:
-                generation = self._live.build(release.digest, label(release), grow=False)
+                generation = self._live.build(
+                    release.digest, label(release), grow=False, strict=first
+                )
             except SnapshotError:
                 # Another release was committed in the meantime, and this one swept away.
                 if self._directory.committed().number == release.number:
@@ -253,6 +258,7 @@ class Agent:
             self._ended_build,
             grow=not catch_up,
             look=look,
+            strict=not catch_up,
         )
         self._building = (release, build, catch_up)
 

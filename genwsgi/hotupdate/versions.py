@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from genwsgi.build import build_error, tear_down
-from genwsgi.errors import BuildAbandoned, GenwsgiError, SnapshotError
+from genwsgi.errors import BuildAbandoned, GenwsgiError, SnapshotError, VerificationError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.switch import Switch
@@ -37,6 +37,7 @@ from genwsgi.isolation.originals import OriginalTable
 from genwsgi.isolation.snapshot import Store
 from genwsgi.isolation.view import real
 from genwsgi.janitor import Held, Janitor
+from genwsgi.verification import Verification
 
 log = logging.getLogger("genwsgi")
 
@@ -135,11 +136,15 @@ class Versions:
         *,
         grow: bool = True,  # noqa: ARG002 -- as LiveApplication.build
         look: bool = True,  # noqa: ARG002 -- the same
+        strict: bool = True,  # noqa: ARG002 -- the same
+        on_check: Callable[[int, int], None] | None = None,
     ) -> Generation:
-        """Build a version from the snapshot ``digest``, on the calling thread.
+        """Build a version from the snapshot ``digest``, on the calling thread, and check it.
 
         :param release: the names of the modules to import, separated by spaces.
-        :raises BuildError, SnapshotError: no trace is left and what is current is untouched.
+        :param on_check: see :meth:`~genwsgi.verification.Verification.run`.
+        :raises BuildError, VerificationError, SnapshotError: no trace is left and what is current
+            is untouched.
         """
         assert self._store is not None, "take() comes first"
         snapshot = self._store.open(digest)
@@ -158,16 +163,17 @@ class Versions:
         try:
             for name in release.split():
                 generation.run(table.import_module, name)
+            kept.built()
+            Verification().run(generation, on_check)
         except (BuildAbandoned, KeyboardInterrupt):
             tear_down(generation, Event.FAILED)
             raise
-        except SnapshotError as error:
+        except (SnapshotError, VerificationError) as error:
             failure = error.with_traceback(None)
         except BaseException as error:  # noqa: BLE001 -- SystemExit at import is a mistake as well
             failure = build_error(error, release)
         else:
             table.on_loaded = None
-            kept.built()
             generation.advance(Event.BUILT)
             return generation
         # Raised out here, so that no traceback keeps the failed version's modules.

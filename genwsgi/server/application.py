@@ -35,6 +35,7 @@ from genwsgi.server.supervisor import CoordinatorProcess
 from genwsgi.target import Target, parse
 from genwsgi.triggers.amqp.settings import to_plain
 from genwsgi.triggers.sieve import DEFAULT_IGNORE
+from genwsgi.verification import Verification, expected
 
 #: Before a worker that can't build the committed release lets the master try another, in seconds.
 BOOT_PAUSE = 1.0
@@ -203,6 +204,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             factory=self.cfg.factory,
             header=self.cfg.generation_header,
             folder=self.cfg.chdir,
+            verification=self.verification(),
         )
         agent = Agent(live, self.directory, log)
         memory.settle()
@@ -214,6 +216,12 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.agent = agent
         self.directory.first("served")
         return live.application
+
+    def verification(self) -> Verification:
+        """What a candidate has to show."""
+        cfg = self.cfg
+        asked = [*map(expected, cfg.verify)]
+        return Verification(asked, cfg.verify_timeout, cfg.verify_host)
 
     def leave(self) -> None:
         """This worker ends in good order."""

@@ -21,6 +21,7 @@ from gunicorn.config import KNOWN_SETTINGS, Setting
 from genwsgi.errors import OptionError
 from genwsgi.triggers.amqp.hiding import HiddenURL
 from genwsgi.triggers.amqp.settings import EXCHANGE, WINDOW, check_url
+from genwsgi.verification import HOST, TIMEOUT, expected
 
 GROUP = "genwsgi"
 
@@ -58,6 +59,23 @@ def _texts(option: Option, value: object) -> tuple[str, ...]:
     if not all(isinstance(text, str) and text for text in texts):
         raise option.refuse(value, wanted)
     return texts
+
+
+def _requests(option: Option, value: object) -> tuple[str, ...]:
+    texts = _texts(option, value)
+    for text in texts:
+        try:
+            expected(text)
+        except OptionError as error:
+            wanted = "PATH or PATH=STATUS, such as /health or /old=301"
+            raise option.refuse(text, wanted) from error
+    return texts
+
+
+def _host(option: Option, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?", value):
+        raise option.refuse(value, "the name of a host, and perhaps a port: example.com:8000")
+    return value
 
 
 def _packages(option: Option, value: object) -> tuple[str, ...]:
@@ -192,6 +210,13 @@ OPTIONS = (
         "signature unless given.", _boolean, action=_EITHER),
     Option("build_timeout", "How long a deploy may take to build the new generation before it is "
         "given up.", _seconds, default=60.0, meta="SECONDS"),
+    Option("verify", "Deploy only what answers a GET of this path with a status below 400, or with "
+        f"the one given: /old=301. Asked in each worker before it is ready. {_SEVERAL}",
+        _requests, default=(), meta="PATH[=STATUS]", action="append"),
+    Option("verify_timeout", "How long each --verify, and each check of the application's own, may "
+        "take.", _seconds, default=TIMEOUT, meta="SECONDS"),
+    Option("verify_host", "The host that --verify asks for: one that the application serves.",
+        _host, default=HOST, meta="NAME[:PORT]"),
     Option("run_dir", "The directory for the control socket and the snapshots; a private temporary "
         "one unless given.", _directory, meta="DIR"),
     Option("amqp", "Take deploy orders from this RabbitMQ. amqps:// is within TLS.",

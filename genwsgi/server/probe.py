@@ -167,7 +167,9 @@ def _as_worker(app: GenwsgiApplication, load: Callable[[], Any]) -> Report:
 
 
 def _build(app: GenwsgiApplication, store: Store, digest: str) -> Report:
-    live = LiveApplication(app.target, store, factory=app.cfg.factory)
+    live = LiveApplication(
+        app.target, store, factory=app.cfg.factory, verification=app.verification()
+    )
     verdicts: list[Verdict] | None = [] if app.cfg.explain_scope else None
     try:
         live.swap(live.build(digest, "probe", verdicts=verdicts))

@@ -89,6 +89,8 @@ class FakeLive:
         *,
         grow: bool = True,
         look: bool = True,
+        strict: bool = True,
+        on_check: Callable[[int, int], None] | None = None,
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)

@@ -284,3 +284,16 @@ def test_a_path_alone(program: Program, tmp_path: Path) -> None:
     program.write({"NAME/fields.py": "VERSION = 2\n"}, new)
     assert program.update().outcome == "committed"
     assert rules.parse() == (2, 2)
+
+
+def test_version_that_does_not_pass_its_own_check(program: Program) -> None:
+    """What a module registers with ``genwsgi.verify`` decides whether its version goes live."""
+    parse = program.load("NAME.rules").parse
+    check = "import genwsgi\ngenwsgi.verify(lambda: VERSION < 3 or 'too new')\n"
+    program.write({"NAME/fields.py": f"VERSION = 3\n{check}"})
+    update = program.update("NAME.fields")
+    assert update.outcome == "failed"
+    assert "too new" in update.reason
+    assert parse() == (1, 1)
+    program.write({"NAME/fields.py": f"VERSION = 2\n{check}"})
+    assert program.update("NAME.fields").outcome == "committed"

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.effects import (
+    checks,
     claims,
     codings,
     entries,
@@ -59,6 +60,7 @@ _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (logs, logs.Logs),
     (threads, threads.Threads),
     (offers, offers.Offers),
+    (checks, checks.Checks),
     (finalizers, finalizers.Finalizers),
     (exits, exits.Exits),
 )
