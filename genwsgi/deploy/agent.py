@@ -21,7 +21,8 @@ from dataclasses import replace
 
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.framing import clip
-from genwsgi.deploy.problems import ProblemBook
+from genwsgi.deploy.health import Health
+from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
@@ -72,8 +73,7 @@ class Agent:
         self._stopping: list[tuple[float, BackgroundBuild, Release]] = []
         self._socket: socket.socket | None = None
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
-        self._problems = ProblemBook(log, os.getpid())
-        self._told_problems: tuple[protocol.Problem, ...] = ()
+        self._health = Health(directory, log)
         # What the coordinator was told of the generations, but for what changes all the time.
         self._told: tuple[object, ...] = ()
         self._tell_at: float | None = None
@@ -120,7 +120,7 @@ class Agent:
         """
         threading.Thread(target=self._run, name="genwsgi-agent", daemon=True).start()
         self._settled.wait(timeout)
-        self._directory.begin_serving(os.getpid())
+        self._health.begin_serving()
 
     def leave(self, timeout: float = 1.0) -> None:
         """Tell the coordinator that this worker ends in good order, and stop the thread.
@@ -129,7 +129,7 @@ class Agent:
 
         :param timeout: how long to wait for the thread, in seconds.
         """
-        self._directory.end_serving(os.getpid())
+        self._health.end_serving()
         self._leaving.set()
         self._wake()
         self._left.wait(timeout)
@@ -138,6 +138,7 @@ class Agent:
         pause = RECONNECT[0]
         while not self._leaving.is_set():
             try:
+                self._health.look()
                 self._attend()
                 if self._connect():
                     pause = RECONNECT[0]
@@ -147,8 +148,12 @@ class Agent:
                     break
                 with contextlib.suppress(RunDirectoryError):
                     self._follow(self._directory.committed())
-            except Exception:  # noqa: BLE001 (logged)
-                self._log.exception("the agent stumbled and starts again")
+            except RunDirectoryError as error:
+                self._log.error("%s", error)
+            except Exception as error:  # noqa: BLE001 (logged)
+                # That there are no descriptors is known, and told once.
+                if not isinstance(error, OSError) or error.errno not in NO_DESCRIPTORS:
+                    self._log.exception("the agent stumbled and starts again")
             finally:
                 self._disconnect()
             self._wait_for_wake(pause)
@@ -171,8 +176,11 @@ class Agent:
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
-        self._told, self._told_problems, self._counted = (), (), ()
-        return self._send(protocol.Hello(os.getpid(), self._current, prepared))
+        self._told, self._counted = (), ()
+        if not self._send(protocol.Hello(os.getpid(), self._current, prepared)):
+            return False
+        self._tell_of_problems(anew=True)
+        return True
 
     def _disconnect(self) -> None:
         if self._socket is not None:
@@ -189,6 +197,7 @@ class Agent:
             while connection is not None and self._socket is connection:
                 if self._leaving.is_set():
                     return
+                self._health.look()
                 self._tell_of_generations()
                 self._tell_of_problems()
                 self._tell_of_requests()
@@ -312,6 +321,12 @@ class Agent:
         additions = error.additions if isinstance(error, ScopeError) else ()
         if catch_up:
             self._retry_at = time.monotonic() + RETRY
+            self._health.problems.begin(
+                "release",
+                f"worker {os.getpid()} can't build the committed release {label(release)} and "
+                f"serves an older one on, while it tries again and again: {error}",
+                logged=True,
+            )
             self._log.error(
                 "the committed release %s can't be built here, and release %s is served on: %s\n%s",
                 label(release),
@@ -330,6 +345,7 @@ class Agent:
         (release, generation), self._prepared = self._prepared, None
         self._live.swap(generation)
         self._current = release
+        self._health.problems.end("release")
         self._log.info("release %s is live as %s", label(release), generation.name)
         self._acknowledge()
         self._settled.set()
@@ -355,12 +371,11 @@ class Agent:
         elif self._tell_at is None or now >= self._tell_at:
             self._tell_at = now + TELL
 
-    def _tell_of_problems(self) -> None:
+    def _tell_of_problems(self, *, anew: bool = False) -> None:
         """Tell the coordinator what is wrong here, if that is news."""
-        found = self._problems.now
-        if found != self._told_problems:
-            self._told_problems = found
-            self._send(protocol.Problems(found))
+        news = self._health.news(anew=anew)
+        if news is not None:
+            self._send(news)
 
     def _tell_of_requests(self) -> None:
         """Tell the coordinator what has become of requests, where they are counted."""
@@ -412,17 +427,20 @@ class Agent:
 
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
-        moments = [deadline for deadline, _, _ in self._stopping]
+        moments = [self._health.due, *(deadline for deadline, _, _ in self._stopping)]
         if self._retry_at is not None:
             moments.append(self._retry_at)
         if self._tell_at is not None:
             moments.append(self._tell_at)
         if self._live.counting:
             moments.append(self._count_at)
-        return max(0.0, min(moments) - time.monotonic()) if moments else 60.0
+        return max(0.0, min(moments) - time.monotonic())
 
     def _wait_for_wake(self, pause: float) -> None:
         """Let ``pause`` seconds pass while the coordinator is away, or less if a build ends."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            selector.select(pause)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wake_in, selectors.EVENT_READ)
+                selector.select(pause)
+        except OSError:
+            time.sleep(pause)  # there was no descriptor for the selector

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import asdict
 
 from genwsgi.deploy.actions import Order
@@ -12,12 +12,14 @@ from genwsgi.deploy.rundir import RunDirectory
 class Journal:
     """What a coordinator has accepted and not ended.  One thread at a time.
 
-    A disk that is full costs the journal and not the deploys: that is logged.
+    A disk that is full costs the journal and not the deploys.
+
+    :param failed: told when it can't be written.
     """
 
-    def __init__(self, directory: RunDirectory, log: logging.Logger) -> None:
+    def __init__(self, directory: RunDirectory, failed: Callable[[OSError], None]) -> None:
         self._directory = directory
-        self._log = log
+        self._failed = failed
         self._entries: dict[str, dict[str, object]] = {}
 
     def __contains__(self, order: str) -> bool:
@@ -51,8 +53,15 @@ class Journal:
     def _note(self, order: Order, attempts: int) -> None:
         self._entries[order.id] = {**asdict(order), "attempts": attempts}
 
+    def write(self) -> None:
+        """Write it all down.
+
+        :raises OSError: it can't be written.
+        """
+        self._directory.keep_orders(list(self._entries.values()))
+
     def _keep(self) -> None:
         try:
-            self._directory.keep_orders(list(self._entries.values()))
+            self.write()
         except OSError as error:
-            self._log.error("the orders under way can't be written down: %s", error)
+            self._failed(error)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from genwsgi.deploy import framing
+from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.rundir import peer_uid
 from genwsgi.errors import ProtocolError
 
@@ -36,6 +37,7 @@ class Peers:
 
     :param hear: called with each message, and whom it is from.
     :param lost: called with a peer whose connection is closed, by whichever side.
+    :param failed: called when no connection can be taken.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Peers:
         log: logging.Logger,
         hear: Callable[[Peer, framing.Message], None],
         lost: Callable[[Peer], None],
+        failed: Callable[[OSError], None],
     ) -> None:
         self._selector = selector
         self._log = log
         self._hear = hear
         self._lost = lost
+        self._failed = failed
         self._open: dict[int, Peer] = {}
         self._count = 0
 
@@ -65,7 +69,9 @@ class Peers:
         """Take the next connection, if its user may give orders here."""
         try:
             connection, _ = listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in NO_DESCRIPTORS:
+                self._failed(error)
             return
         uid = peer_uid(connection)
         if uid not in {0, os.geteuid()}:

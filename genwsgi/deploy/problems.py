@@ -5,15 +5,40 @@ Pure but for the log.  The status and the metrics read the same frozen list.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.protocol import Problem
 
 #: The longest text of a problem, in bytes of a frame: a status has to hold all of them.
-LONGEST = 1000
+LONGEST: Final = 1000
+
+#: What can be done where the system has no more of something.
+_REMEDIES: Final = {
+    errno.EMFILE: "raise `ulimit -n` (LimitNOFILE= of a systemd unit)",
+    errno.ENFILE: "raise fs.file-max",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or raise the quota",
+    errno.EROFS: "mount it for writing",
+    errno.EAGAIN: "raise `ulimit -u` (TasksMax= of a systemd unit)",
+    errno.ENOMEM: "free memory, or raise its limit",
+}
+
+#: The errors that say that something of the machine is used up.
+NO_MORE: Final = frozenset(_REMEDIES)
+
+#: The errors that say that a process, or the system, has no file descriptors left.
+NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def explained(error: OSError) -> str:
+    """Say what the system refuses, and what can be done."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error.strerror or error}{f'; {remedy}' if remedy else ''}"
 
 
 class ProblemBook:

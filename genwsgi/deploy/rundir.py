@@ -54,6 +54,10 @@ class RunDirectory:
         self._committed = os.path.join(path, "committed")
         self._serving = os.path.join(path, "serving")
         self._orders = os.path.join(path, "orders")
+        #: The master's pid of the server that has left the directory behind, if one has.
+        self.left_by: int | None = None
+        # The descriptors that hold the lock and the folder, in the master.
+        self._held: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<RunDirectory {self.path}>"
@@ -68,29 +72,70 @@ class RunDirectory:
         :param uid: who else it may belong to: the user the workers run as.
         :param serves: the target, for people.
         :raises RunDirectoryError: it belongs to somebody else, is open to others, holds something
-            else, is in use by a living server, or its path is too long for a socket.
+            else, is in use by a living server, its path is too long for a socket, or it can't be
+            written.
         """
         if path is None:
-            path = tempfile.mkdtemp(prefix=PREFIX, dir=runtime_folder(uid))
+            base = runtime_folder(uid)
+            try:
+                path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+            except OSError as error:
+                raise RunDirectoryError(base, f"can't be written: {error.strerror}") from error
         path = os.path.abspath(path)
         directory = cls(path)
         if len(os.fsencode(directory.socket)) >= _SOCKET_PATH_MAX:
             raise RunDirectoryError(path, "is too long a path for a socket; choose a shorter one")
+        directory.left_by = directory.server()[0]
+        directory._claim(uid, serves)
+        directory._clear()
+        directory.make_folders()
+        return directory
+
+    def restore(self, uid: int, gid: int, serves: str) -> None:
+        """Make again, and lock, what somebody has deleted under the running server.  The master's.
+
+        What was in it is for the coordinator and the workers to write once more.
+
+        :param uid, gid: whom it is to belong to.
+        :raises RunDirectoryError: as :meth:`create`.
+        """
+        self._claim(uid, serves)
+        self.make_folders()
+        self.give_to(uid, gid)
+
+    def is_held(self) -> bool:
+        """Whether the path still leads to the lock that this process holds."""
         try:
-            os.mkdir(path, mode=0o700)
+            found = os.stat(self.lock, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._held[self.lock]))
+
+    def _claim(self, uid: int | None, serves: str) -> None:
+        """Make the directory unless it is there, and lock it."""
+        try:
+            os.mkdir(self.path, mode=0o700)
         except FileExistsError:
             pass
         except OSError as error:
-            raise RunDirectoryError(path, f"can't be made: {error.strerror}") from error
-        directory._check(uid)
+            raise RunDirectoryError(self.path, f"can't be made: {error.strerror}") from error
+        self.check(uid)
         if os.geteuid() == 0:
             # Until give_to() nobody else may put anything here: what is written is written as root.
-            os.chown(path, 0, -1, follow_symlinks=False)
-        directory._lock(serves)
-        directory._clear()
-        os.mkdir(directory._serving, 0o700)
-        os.makedirs(directory.store, mode=0o700, exist_ok=True)
-        return directory
+            os.chown(self.path, 0, -1, follow_symlinks=False)
+        self._lock(serves)
+
+    def make_folders(self) -> None:
+        """Make the folders in it that are not there.
+
+        :raises RunDirectoryError: they can't be made.
+        """
+        for folder in (self._serving, self.store):
+            try:
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+            except OSError as error:
+                reason = f"can't be written: {error.strerror}"
+                raise RunDirectoryError(self.path, reason) from error
 
     def give_to(self, uid: int, gid: int) -> None:
         """Make everything in it belong to the user the workers run as, if that is another one."""
@@ -100,7 +145,13 @@ class RunDirectory:
             for name in (os.curdir, *folders, *files):
                 os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)
 
-    def _check(self, uid: int | None) -> None:
+    def check(self, uid: int | None = None) -> None:
+        """See that it may be written into.
+
+        :param uid: who else it may belong to.
+        :raises RunDirectoryError: it belongs to somebody else, is open to others, or holds
+            something else.
+        """
         found = os.lstat(self.path)
         if not stat.S_ISDIR(found.st_mode):
             raise RunDirectoryError(self.path, "is not a directory")
@@ -129,16 +180,33 @@ class RunDirectory:
             raise RunDirectoryError(self.path, f"can't be locked: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            hold(self.path)
+            self._hold_folder()
         except BlockingIOError:
             os.close(descriptor)
             owner = self.server()[0] or "unknown"
             raise RunDirectoryError(
                 self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
             ) from None
-        os.ftruncate(descriptor, 0)
+        self._keep(self.lock, descriptor)
         about = f"{os.getpid()}\n{serves}".rstrip() + "\n"
-        os.pwrite(descriptor, about.encode("utf-8", "surrogateescape"), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, about.encode("utf-8", "surrogateescape"), 0)
+        except OSError as error:
+            raise RunDirectoryError(self.path, f"can't be written: {error.strerror}") from error
+
+    def _hold_folder(self) -> None:
+        """Hold the folder itself, unless it is the one that is held already."""
+        known = self._held.get(self.path)
+        if known is None or not os.path.samestat(os.stat(self.path), os.fstat(known)):
+            self._keep(self.path, hold(self.path))
+
+    def _keep(self, path: str, descriptor: int) -> None:
+        """Hold ``path`` from now on by ``descriptor``, and no more by that of what was there."""
+        before = self._held.get(path)
+        self._held[path] = descriptor
+        if before is not None:
+            os.close(before)
 
     def server(self) -> tuple[int | None, str]:
         """The master's pid and the target of the server that made the directory, gone or not.
@@ -193,6 +261,23 @@ class RunDirectory:
         """
         _replace(self._committed, json.dumps(asdict(release)))
 
+    def is_whole(self) -> bool:
+        """Whether everything is there that has to be while a server runs, but for the socket."""
+        return os.path.exists(self._committed) and os.path.isdir(self._serving)
+
+    def try_to_write(self, size: int) -> None:
+        """See whether a file of ``size`` bytes could be written.
+
+        :raises OSError: it could not.
+        """
+        trial = self._orders + _UNFINISHED
+        try:
+            with open(trial, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(trial)
+
     def serving(self) -> frozenset[int]:
         """The pids of the workers that serve requests."""
         with contextlib.suppress(OSError):
@@ -209,12 +294,21 @@ class RunDirectory:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._serving, str(pid)))
 
+    def serves(self, pid: int) -> bool:
+        """Whether the worker ``pid`` has said that it serves requests."""
+        return os.path.exists(os.path.join(self._serving, str(pid)))
+
     def first(self, event: str) -> bool:
-        """Whether ``event`` has not been marked before; it is now.  One caller gets ``True``."""
+        """Whether ``event`` has not been marked before; it is now.  One caller gets ``True``.
+
+        More than one does where it can't be marked, on a disk that is full.
+        """
         try:
             os.close(os.open(self._mark(event), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             return False
+        except OSError:
+            pass
         return True
 
     def happened(self, event: str) -> bool:
@@ -243,9 +337,14 @@ class RunDirectory:
 
 def _replace(path: str, text: str) -> None:
     temporary = path + _UNFINISHED
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # half of it, on a disk that is full, helps nobody
+            os.unlink(temporary)
+        raise
 
 
 def runtime_folder(uid: int | None = None) -> str:

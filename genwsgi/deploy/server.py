@@ -31,13 +31,14 @@ from genwsgi.deploy.desk import Desk, Submission
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.peers import Peer, Peers
-from genwsgi.deploy.problems import ProblemBook
+from genwsgi.deploy.problems import NO_MORE, ProblemBook
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
 from genwsgi.deploy.tallies import Tallies
+from genwsgi.deploy.upkeep import Upkeep
 from genwsgi.errors import GenwsgiError, OrderError
 
 #: How often an order is taken up again after the coordinator died over it.
@@ -45,6 +46,9 @@ ATTEMPTS = 2
 
 #: What the master writes into the coordinator's pipe when it got a SIGHUP.
 HANG_UP = b"H"
+
+#: And when it can't start workers, again and again, and when it can again.
+WORKERS_LACK, WORKERS_START = b"w", b"W"
 
 
 class CoordinatorServer:
@@ -56,6 +60,7 @@ class CoordinatorServer:
     :param triggers: gives the triggers' status, by name.
     :param watched: the folders and files that triggers watch.
     :param moved: called with those to watch from now on: a commit may change them.
+    :param recovered: called when deploys that the system did not allow are possible again.
     :param announce: called with what there is to say of the host, whenever that has changed.
     :ivar tallies: what has become of the requests, where they are counted.
     """
@@ -71,6 +76,7 @@ class CoordinatorServer:
         triggers: Callable[[], dict[str, object]] = dict,
         watched: Sequence[str] = (),
         moved: Callable[[Sequence[str]], None] = lambda _places: None,
+        recovered: Callable[[], object] = lambda: None,
         announce: Callable[[Word], object] | None = None,
     ) -> None:
         self._directory = directory
@@ -88,11 +94,15 @@ class CoordinatorServer:
         self.tallies = Tallies()
         self._clients: dict[str, Peer] = {}
         self._problems = ProblemBook(log)
-        self._journal = Journal(directory, log)
+        self._upkeep = Upkeep(directory, source.store, self._problems, self._write_again, recovered)
+        self._journal = Journal(directory, self._upkeep.failed)
         self._desk = Desk(self._wake, log)
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
-        self._peers = Peers(self._selector, log, self._hear, self._forget)
+        self._peers = Peers(self._selector, log, self._hear, self._forget, self._cant_accept)
+        self._listener: socket.socket | None = None
+        # Whether nobody looks for new connections, since there is no descriptor for them.
+        self._deaf = False
         self._stopped = False
         self._swept: frozenset[str] | None = None
         self._lists: deque[list[Action]] = deque()
@@ -114,10 +124,9 @@ class CoordinatorServer:
 
     def run(self) -> None:
         """Coordinate until the master is gone or :meth:`stop` is called."""
-        listener = self._listen()
+        self._listen()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._peers.accept)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._take_submitted)
         if self._master is not None:
             os.set_blocking(self._master, False)
@@ -133,11 +142,14 @@ class CoordinatorServer:
                 self._tick()
         finally:
             self._peers.close()
-            for end in (listener, self._wake_in, self._wake_out):
+            self._stop_listening()
+            for end in (self._wake_in, self._wake_out):
                 end.close()
             self._selector.close()
 
-    def _listen(self) -> socket.socket:
+    def _listen(self) -> None:
+        """Make the socket, in place of the one before."""
+        self._stop_listening()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._directory.socket)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -145,14 +157,31 @@ class CoordinatorServer:
         os.chmod(self._directory.socket, 0o600)
         listener.listen(128)
         listener.setblocking(False)
-        return listener
+        self._selector.register(listener, selectors.EVENT_READ, self._peers.accept)
+        self._listener = listener
+        self._upkeep.listening()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            with contextlib.suppress(KeyError):  # there was no descriptor for who waits there
+                self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _cant_accept(self, error: OSError) -> None:
+        """There is no descriptor for the next connection, which would be shown all the time."""
+        self._upkeep.failed(error)
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._deaf = True
 
     def _patience(self) -> float:
         deadline = self._decision.next_deadline()
         if self._decision.phase != "idle":
             # Workers come and go without a word to us; see _tick.
             return 0.1 if deadline is None else max(0.0, min(0.1, deadline - time.monotonic()))
-        return 60.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        due = self._upkeep.due if deadline is None else min(deadline, self._upkeep.due)
+        return max(0.0, due - time.monotonic())
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -161,7 +190,34 @@ class CoordinatorServer:
         self._perform(self._decision.tick(now))
         if self._decision.phase == "idle":
             self._sweep()
+        if now >= self._upkeep.due:
+            self._look(now)
         self._say()
+
+    def _look(self, now: float) -> None:
+        """Look after the run directory, and at what is wrong elsewhere."""
+        self._upkeep.look(now, self._decision.release)
+        if self._deaf and self._listener is not None and "descriptors" not in self._problems:
+            self._deaf = False
+            self._selector.register(self._listener, selectors.EVENT_READ, self._peers.accept)
+        for name, status in self._ask_triggers().items():
+            problem = status.get("problem") if isinstance(status, dict) else None
+            if problem:
+                self._problems.begin(name, f"{name}: {problem}", logged=True)
+            else:
+                self._problems.end(name)
+
+    def _write_again(self) -> None:
+        """Write into the run directory what it has lost but for snapshots.
+
+        :raises OSError: it can't be written.
+        """
+        self._directory.record(self._decision.release)
+        self._journal.write()
+        for one in self._decision.participants:
+            if one.release is not None:
+                self._directory.begin_serving(one.pid)
+        self._listen()
 
     def _say(self) -> None:
         """Announce how the host stands, if that is news."""
@@ -187,6 +243,7 @@ class CoordinatorServer:
         self._swept = needed
         store = self._source.store
         try:
+            self._upkeep.remember(needed)
             store.sweep(needed)
             if not needed.issuperset(store.digests()):
                 self._swept = None  # a generation that drains holds one: look again later
@@ -271,8 +328,13 @@ class CoordinatorServer:
             return
         if not data:
             self._stopped = True
-        elif HANG_UP in data:
+        if HANG_UP in data:
             self.submit("SIGHUP", "the master was told to reload", force=True)
+        if WORKERS_LACK in data:
+            text = "the master can't start workers, and its log says why; those there are serve on"
+            self._problems.begin("workers", text, logged=True)
+        if data.rfind(WORKERS_START) > data.rfind(WORKERS_LACK):
+            self._problems.end("workers")
 
     def _order(self, order: Order, attempt: int = 1) -> None:
         self._journal.add(order, attempt)
@@ -324,6 +386,7 @@ class CoordinatorServer:
                 try:
                     self._directory.record(action.release)
                 except OSError as error:
+                    self._upkeep.failed(error)
                     reason = f"the commit can't be recorded: {error}"
                     # The very next thing the decision hears; the rest of the list is void.
                     failed = self._decision.record_failed(reason, time.monotonic())
@@ -357,6 +420,9 @@ class CoordinatorServer:
                 order.path,
             )
         except (GenwsgiError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, OSError) and cause.errno in NO_MORE:
+                self._upkeep.failed(cause)
             trace = getattr(error, "traceback", "")
             now = time.monotonic()
             refused = isinstance(error, OrderError)
@@ -413,9 +479,11 @@ class CoordinatorServer:
             self._peers.send(client, outcome)
 
     def _status(self) -> control.Status:
+        return self._decision.status(self._ask_triggers(), self._problems.now)
+
+    def _ask_triggers(self) -> dict[str, object]:
         try:
-            triggers = self._triggers()
+            return self._triggers()
         except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
             self._log.exception("a trigger can't say how it stands")
-            triggers = {}
-        return self._decision.status(triggers, self._problems.now)
+            return {}

@@ -32,7 +32,7 @@ from typing import IO, Any
 from genwsgi.errors import SnapshotError, SourceError
 from genwsgi.isolation.bytecode import cached
 from genwsgi.isolation.scope import Addition, Scope
-from genwsgi.isolation.survey import Memory, Stamp, Survey, survey
+from genwsgi.isolation.survey import Memory, Stamp, Survey, key_of, survey
 
 #: Version of the manifest; a store is never read by another version of genwsgi than wrote it.
 FORMAT = 2
@@ -135,7 +135,10 @@ class Store:
         self._snapshots = os.path.join(path, "snapshots")
         # Of the process that takes snapshots.
         self._memory: Memory = {}
-        for folder in (path, self._objects, self._snapshots):
+        self._make_folders()
+
+    def _make_folders(self) -> None:
+        for folder in (self.path, self._objects, self._snapshots):
             os.makedirs(folder, mode=0o700, exist_ok=True)
 
     def object_path(self, key: str, kind: str) -> str:
@@ -239,6 +242,50 @@ class Store:
                     with suppress(FileNotFoundError):  # whoever wrote it has finished it
                         os.unlink(os.path.join(folder, entry))
 
+    def manifest(self, digest: str) -> bytes:
+        """Return what :meth:`restore` needs of a snapshot.
+
+        :raises OSError: it can't be read.
+        """
+        with open(self._manifest_path(digest), "rb") as file:
+            return file.read()
+
+    def restore(self, digest: str, manifest: bytes) -> list[str]:
+        """Write again what has been deleted of a snapshot, from the files that it is a copy of.
+
+        :returns: the files that the disk does not have any more as they were then.
+        :raises OSError: it can't be written.
+        """
+        self._make_folders()
+        lost = []
+        for path, key in json.loads(manifest)["files"].items():
+            if os.path.exists(self.object_path(key, _SOURCE)):
+                continue
+            try:
+                with open(path, "rb") as file:
+                    source = file.read()
+            except OSError:
+                lost.append(path)
+                continue
+            if key_of(path, source) == key:
+                self._add(path, key, source, strict=False)
+            else:
+                lost.append(path)
+        _write(self._manifest_path(digest), manifest)
+        return lost
+
+    def has(self, digest: str) -> bool:
+        """Whether the store has the snapshot."""
+        return os.path.exists(self._manifest_path(digest))
+
+    def size(self) -> int:
+        """How much the store takes, in bytes; more than any one snapshot does.
+
+        :raises OSError: it can't be read.
+        """
+        with os.scandir(self._objects) as entries:
+            return sum(entry.stat().st_size for entry in entries)
+
     def digests(self) -> list[str]:
         """The snapshots that the store holds now."""
         entries = os.listdir(self._snapshots)
@@ -301,9 +348,14 @@ class Store:
 
 def _write(path: str, content: bytes) -> None:
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}{_UNFINISHED}"
-    with open(temporary, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):  # half of it, on a disk that is full, helps nobody
+            os.unlink(temporary)
+        raise
 
 
 def _remove_unless_held(path: str) -> bool:

@@ -17,6 +17,7 @@ from gunicorn.errors import AppImportError, ConfigError
 
 from genwsgi.deploy.agent import Agent
 from genwsgi.deploy.notices import Notice
+from genwsgi.deploy.problems import explained
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError, RunDirectoryError
@@ -68,6 +69,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.handed: dict[str, int] = {}
         self.agent: Agent | None = None
         self._notice: Notice | None = None
+        self._directory_is_lost = False
         self.target: Target
         super().__init__(None, prog=prog)
 
@@ -152,13 +154,23 @@ class GenwsgiApplication(WSGIApplication, _Run):
         :raises GenwsgiError: the target isn't there, or the directory can't be used.
         """
         self.directory = self._make_directory()
+        if self.directory.left_by is not None:
+            logging.getLogger(LOGGER).info(
+                "run directory %s: taken over from the server of pid %d, which is gone",
+                self.directory.path,
+                self.directory.left_by,
+            )
         options = self.options()
         source = make_source(options, Store(self.directory.store))
         digest, report = settle_scope(self, source, logging.getLogger(LOGGER))
         options["roots"] = source.scope().watched
         self.told = json.dumps(options).encode()
         release = Release(1, digest, "start", "what the server started with", time.time())
-        self.directory.record(release)
+        try:
+            self.directory.record(release)
+        except OSError as error:
+            reason = f"can't be written: {explained(error)}"
+            raise RunDirectoryError(self.directory.path, reason) from error
         self.directory.give_to(self.cfg.uid, self.cfg.gid)
         if self._named_directory() is not None:
             self._notice = Notice(self.directory.path, self.cfg.uid, self.cfg.gid)
@@ -181,6 +193,24 @@ class GenwsgiApplication(WSGIApplication, _Run):
             # The server that this one is to replace (SIGUSR2) has it; or, if that one was begun in
             # the same way, the other.
             return RunDirectory.create(f"{path}.2", uid, serves)
+
+    def keep_directory(self) -> None:
+        """Make the run directory again if somebody has deleted it.  The master calls this often."""
+        directory, cfg = self.directory, self.cfg
+        if directory is None or directory.is_held():
+            return
+        try:
+            directory.restore(cfg.uid, cfg.gid, self.target.text)
+        except (RunDirectoryError, OSError) as error:
+            if not self._directory_is_lost:
+                logging.getLogger(LOGGER).error(
+                    "%s; it was deleted under this server, which serves on, but for deploys and "
+                    "genwsgictl it has to be restarted",
+                    error,
+                )
+            self._directory_is_lost = True
+        else:
+            self._directory_is_lost = False
 
     def close(self) -> None:
         """Remove the run directory, and the notice of where it was."""

@@ -11,9 +11,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 import genwsgi
+from genwsgi.deploy.problems import explained
+from genwsgi.deploy.server import WORKERS_LACK, WORKERS_START
 from genwsgi.server import systemd
+from genwsgi.server.accepting import patient
 from genwsgi.server.child import ending
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.supervisor import CoordinatorProcess
@@ -48,6 +52,13 @@ class GenwsgiArbiter(Arbiter):
         # Why the probe failed, until that is in the log.
         self._unsaid = ""
         self._announcer = systemd.take(os.environ)
+        # Whether the log has been told that no worker can be started.
+        self._starved = False
+
+    def setup(self, app: GenwsgiApplication) -> None:
+        """Take the configuration, with workers that outlive a shortage of descriptors."""
+        super().setup(app)
+        self.worker_class = patient(self.cfg.worker_class)
 
     def run(self) -> None:
         """Serve until told to stop, and leave nothing behind."""
@@ -92,6 +103,7 @@ class GenwsgiArbiter(Arbiter):
 
     def manage_workers(self) -> None:
         """Keep the coordinator and the workers running.  Called at least every second."""
+        self.app.keep_directory()
         if self._coordinator is not None:
             self._coordinator.ensure()
         if not self._served and self.app.directory is not None:
@@ -115,6 +127,29 @@ class GenwsgiArbiter(Arbiter):
         if self._unsaid:
             self.log.warning("what the scope may lack is not known: %s", self._unsaid)
         self._unsaid = ""
+
+    def spawn_worker(self) -> int | None:
+        """Start a worker; if the system refuses it, those there are serve on, and it is retried."""
+        try:
+            pid: int = super().spawn_worker()
+        except OSError as error:
+            reason = f"no worker can be started: {explained(error)}"
+            if not self._served:
+                raise HaltServer(reason, Arbiter.WORKER_BOOT_ERROR) from error
+            if not self._starved:
+                self.log.error("%s; it is tried again every second", reason)
+            self._starved = True
+            self._tell(WORKERS_LACK)
+            return None
+        if self._starved:
+            self._starved = False
+            self.log.info("workers can be started again")
+            self._tell(WORKERS_START)
+        return pid
+
+    def _tell(self, what: bytes) -> None:
+        if self._coordinator is not None:
+            self._coordinator.tell(what)
 
     def reap_workers(self) -> None:
         """Reap workers, and say that they serve no more."""

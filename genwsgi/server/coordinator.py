@@ -15,7 +15,7 @@ from gunicorn.config import Config
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import CoordinatorServer
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
 from genwsgi.server.logs import join_error_log
@@ -69,17 +69,27 @@ def main(options: dict[str, Any]) -> None:
     log = join_error_log()
     util._setproctitle(f"coordinator [{cfg.proc_name}]")
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
-    source = make_source(options, Store(directory.store))
+    try:
+        committed = directory.committed()
+        source = make_source(options, Store(directory.store))
+    except (RunDirectoryError, OSError) as error:
+        log.error("the coordinator can't begin: %s; restart the server to deploy again", error)
+        sys.stderr.flush()
+        os._exit(1)
     triggers: list[Trigger] = []
     with contextlib.suppress(GenwsgiError):  # the deploys will say what is wrong
         # A deploy may have brought folders that the server was not started with.
-        options["roots"] = source.resume(directory.committed()).watched
+        options["roots"] = source.resume(committed).watched
 
     def moved(roots: Sequence[str]) -> None:
         for trigger in triggers:
             follow = getattr(trigger, "follow", None)
             if follow is not None:
                 follow(roots)
+
+    def look_again() -> None:
+        if options["watch"]:
+            server.submit("watch", "a look at the files, for deploys are possible again")
 
     server = CoordinatorServer(
         directory,
@@ -90,6 +100,7 @@ def main(options: dict[str, Any]) -> None:
         triggers=lambda: {trigger.name: trigger.status() for trigger in triggers},
         watched=options["roots"],
         moved=moved,
+        recovered=look_again,
         announce=mouth(handed["ear"]) if "ear" in handed else None,
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

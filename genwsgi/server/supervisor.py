@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from genwsgi.deploy.problems import explained
 from genwsgi.deploy.server import HANG_UP
 from genwsgi.deploy.standing import Word
 from genwsgi.server.systemd import Ear
@@ -59,6 +60,7 @@ class CoordinatorProcess:
         os.set_blocking(self._write, False)
         self._started = 0.0
         self._pause = RESTART[0]
+        self._starved = False
 
     def ensure(self) -> None:
         """Start a coordinator unless one runs.  To be called by the master every second or so."""
@@ -86,8 +88,14 @@ class CoordinatorProcess:
         except OSError as error:
             # No memory, no processes left: serving goes on without deploys.
             self._pause = RESTART[1]
-            self._log.error("no coordinator can be started: %s; trying again", error)
+            if not self._starved:
+                self._log.error(
+                    "no coordinator can be started: %s; until one can, nothing is deployed",
+                    explained(error),
+                )
+            self._starved = True
             return
+        self._starved = False
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(self._settings)
@@ -104,8 +112,12 @@ class CoordinatorProcess:
 
     def hang_up(self) -> None:
         """Order a deploy: the master got a SIGHUP."""
+        self.tell(HANG_UP)
+
+    def tell(self, what: bytes) -> None:
+        """Tell the coordinator one of the things that the master has to say, each a byte."""
         with contextlib.suppress(BlockingIOError):  # thousands of them are waiting: one will do
-            os.write(self._write, HANG_UP)
+            os.write(self._write, what)
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""

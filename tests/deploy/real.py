@@ -112,11 +112,12 @@ class Connection:
     def expect(self, *kinds: type) -> Any:
         """Receive one message of each of ``kinds``, in their order; return the last.
 
-        How generations stand is told at any time, and passed over where it is not expected.
+        How generations stand, and what is wrong, is told at any time, and passed over where it is
+        not expected.
         """
         for kind in kinds:
             message = self.receive()
-            while type(message) is protocol.Generations is not kind:
+            while type(message) in {protocol.Generations, protocol.Problems} - {kind}:
                 message = self.receive()
             assert type(message) is kind, f"{kind.__name__} expected, not {message}"
         return message

@@ -26,6 +26,7 @@ from genwsgi.deploy.protocol import (
     Hello,
     Leaving,
     Prepare,
+    Problems,
     Ready,
     Welcome,
     label,
@@ -720,9 +721,13 @@ def test_catching_up_is_tried_again(
     connection = worker.start()
     worker.directory.record(release(2))
     connection.send(Welcome(release(2)))
-    for _ in range(2):
-        assert connection.receive() == Failed(2, str(BROKEN), BROKEN.traceback)
+    assert connection.receive() == Failed(2, str(BROKEN), BROKEN.traceback)
+    (problem,) = connection.expect(Problems).problems
+    assert connection.expect(Failed) == Failed(2, str(BROKEN), BROKEN.traceback)
+    assert (problem.name, problem.pid) == ("release", os.getpid())
+    assert "can't build the committed release 2-code2" in problem.text
     assert connection.expect(Committed).release == 2
+    assert connection.expect(Problems) == Problems(())
     told = "the committed release 2-code2 can't be built here, and release 1-code1 is served on"
     assert caplog.text.count(told) == 2
     assert BROKEN.traceback in caplog.text

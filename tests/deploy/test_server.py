@@ -821,7 +821,7 @@ def test_orders_that_can_not_be_written_down(
     monkeypatch.setattr(host.directory, "keep_orders", full)
     host.start()
     assert host.order("a").expect(OrderOutcome).outcome == "unchanged"
-    assert "the orders under way can't be written down: [Errno 28]" in caplog.text
+    assert "can't be written: No space left on device; make room" in caplog.text
 
 
 def test_next_coordinator_takes_the_orders_up(host: Host, caplog: pytest.LogCaptureFixture) -> None:

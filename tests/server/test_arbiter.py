@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
@@ -14,6 +15,7 @@ import pytest
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from genwsgi.deploy.server import WORKERS_LACK, WORKERS_START
 from genwsgi.server import arbiter
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.probe import Report
@@ -47,6 +49,9 @@ class Coordinator:
     def hang_up(self) -> None:
         self.asked.append("hang up")
 
+    def tell(self, what: bytes) -> None:
+        self.asked.append(what)
+
     def signal(self, number: int) -> None:
         self.asked.append(number)
 
@@ -69,6 +74,9 @@ class App:
         self.happened.append("open")
         return self.report
 
+    def keep_directory(self) -> None:
+        self.happened.append("keep directory")
+
     def close(self) -> None:
         self.happened.append("close")
 
@@ -87,7 +95,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made.WORKERS = {
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
-    made._served = False
+    made._served = made._starved = False
     made._unsaid = ""
     made._announcer = None
     made._coordinator = Coordinator()  # type: ignore[assignment]
@@ -288,11 +296,49 @@ def test_a_worker_clears_nothing_away(
 def test_it_keeps_the_coordinator_running(
     made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever gunicorn looks after its workers, the coordinator is looked after too."""
+    """Whenever gunicorn looks after its workers, so are the coordinator and the run directory."""
     managed: list[object] = []
     monkeypatch.setattr(Arbiter, "manage_workers", lambda self: managed.append(self))
     made.manage_workers()
     assert (asked(made), managed) == (["ensure"], [made])
+    assert made.app.happened == ["keep directory"]
+
+
+def test_no_room_for_a_worker_ends_no_server(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the system refuses to a worker that is replaced is told once, and tried until it goes.
+
+    gunicorn's master would end, and with it the workers that serve.
+    """
+
+    def refuse(_self: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    caplog.set_level(logging.INFO)
+    made._served = True
+    with monkeypatch.context() as patch:
+        patch.setattr(Arbiter, "spawn_worker", refuse)
+        assert [made.spawn_worker(), made.spawn_worker()] == [None, None]
+    monkeypatch.setattr(Arbiter, "spawn_worker", lambda _self: 12)
+    assert [made.spawn_worker(), made.spawn_worker()] == [12, 12]
+    assert asked(made) == [WORKERS_LACK, WORKERS_LACK, WORKERS_START]
+    refused, again = (record.getMessage() for record in caplog.records)
+    assert refused.startswith("no worker can be started: Too many open files; raise `ulimit -n`")
+    assert again == "workers can be started again"
+
+
+def test_no_room_for_the_first_worker_is_told_and_ends_the_start(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that can't have its first worker ends with one line."""
+
+    def refuse(_self: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Arbiter, "spawn_worker", refuse)
+    with pytest.raises(HaltServer, match="no worker can be started: No space left on device"):
+        made.spawn_worker()
 
 
 def test_a_dead_worker_serves_no_more(
@@ -354,7 +400,7 @@ def test_upgrade_starts_the_command_as_it_was_started(
     monkeypatch: pytest.MonkeyPatch, as_module: bool
 ) -> None:
     """SIGUSR2 runs ``python -m genwsgi`` again as a module, and the script as the script."""
-    monkeypatch.setattr(Arbiter, "setup", lambda self, app: None)
+    monkeypatch.setattr(GenwsgiArbiter, "setup", lambda self, app: None)
     command = arbiter._MAIN if as_module else "/somewhere/bin/genwsgi"
     monkeypatch.setattr(sys, "argv", [command, "-w", "2", "shop"])
     made = GenwsgiArbiter(App())  # type: ignore[arg-type]

@@ -60,6 +60,8 @@ class Memory:
         self._floor = 0.0
         self._on_floor: list[str] = []
         self._newest = 0.0
+        # Whether the log has been told that it can't be written.
+        self._unwritten = False
         if path is not None:
             self._load(path)
 
@@ -150,7 +152,11 @@ class Memory:
                 json.dump(content, file)
             os.replace(temporary, self._path)
         except OSError as error:
-            self._log.error("which orders were accepted can't be written down: %s", error)
+            if not self._unwritten:
+                self._log.error("which orders were accepted can't be written down: %s", error)
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
 
 def _digest(body: bytes) -> str:

@@ -1,0 +1,37 @@
+"""How many file descriptors this process may still open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from typing import Final
+
+#: With fewer left than this, what needs several at once begins to fail.
+FEW: Final = 16
+
+#: With this many left again it works, and will for a while.
+ENOUGH: Final = 32
+
+
+def has_spare(count: int) -> bool:
+    """Whether ``count`` more descriptors can be opened.  From any thread.
+
+    They are tried, because those in use can't be counted without opening one, and it is quick.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(count):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            return False
+    return True
+
+
+def shortage(who: str) -> str:
+    """Say that ``who`` has few descriptors left, and what to do."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (
+        f"{who} has fewer than {FEW} of its {most} file descriptors left: builds fail and new "
+        "connections wait until some are closed; raise `ulimit -n` (LimitNOFILE= of a systemd unit)"
+    )
