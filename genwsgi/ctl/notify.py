@@ -8,10 +8,14 @@ import math
 import os
 import sys
 import uuid
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
-from genwsgi.ctl.conductor import Conductor
-from genwsgi.ctl.table import Table
+from genwsgi.ctl.command import Exit, complain, count
+from genwsgi.ctl.conductor import Conductor, Host
+from genwsgi.ctl.render import Line, Screen
+from genwsgi.ctl.table import LiveTable
+from genwsgi.ctl.words import span
 from genwsgi.errors import OptionError
 from genwsgi.triggers.amqp.message import Refusal, read
 from genwsgi.triggers.amqp.settings import EXCHANGE, from_options
@@ -19,17 +23,35 @@ from genwsgi.triggers.amqp.settings import EXCHANGE, from_options
 #: Where the URL is taken from if the command line has none.
 URL_VARIABLE = "GENWSGI_AMQP"
 
+HEAD: Final = ("HOST", "SERVER", "STATE", "RELEASE", "GENERATION", "TOOK", "WHY")
+
 DESCRIPTION = """\
 Order a deploy on every host that listens to a broker. Without --path each reads
 anew what it imports from now; with it each imports from that folder first, from
-now on. The exit status is 0 if the broker has taken the order, and with --wait
-or --all-or-none only if every host has gone live with it."""
+now on.
+"""
+
+EPILOG = """\
+examples:
+  genwsgictl notify --amqp amqps://mq.example/ --key-file key --wait
+  genwsgictl notify --path /srv/shop/v42 --all-or-none --expect 4
+
+exit status:
+  0    the broker has taken the order; with --wait or --all-or-none: every host
+       has gone live with it
+  1    not every host has, or the broker can't be used
+  2    the command line can't be obeyed
+"""
 
 
 def add_to(commands: Any) -> None:
     """Add the subcommand to a parser's."""
     parser = commands.add_parser(
-        "notify", help="order a deploy on all hosts", description=DESCRIPTION
+        "notify",
+        help="order a deploy on all hosts",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, several = parser.add_argument, "may be given several times"
     add("--amqp", metavar="URL", help=f"the broker; ${URL_VARIABLE} unless given")
@@ -48,7 +70,7 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="prepare it everywhere; then all go live, or none",
     )
-    add("--expect", metavar="N", type=_count, help="so many hosts are all; else who answers in 1 s")
+    add("--expect", metavar="N", type=count, help="so many hosts are all; else who answers in 1 s")
     add("--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="[%(default)g]")
     parser.set_defaults(run=run)
 
@@ -84,25 +106,43 @@ def run(options: argparse.Namespace) -> int:
         expect=options.expect,
         timeout=options.timeout,
     )
-    table = Table(sys.stdout)
-    sender = Sender(
-        settings,
-        conductor,
-        order,
-        news=lambda: table.show(conductor.hosts.values()),
-        say=table.say if sys.stdout.isatty() else lambda text: print(text, file=sys.stderr),
-    )
-    try:
-        sender.run(options.timeout)
-    except KeyboardInterrupt:
-        sender.call_off()
-    table.show(conductor.hosts.values())
+    screen = Screen(sys.stdout)
+    table = LiveTable(screen, HEAD)
+    with screen.drawing():
+        sender = Sender(
+            settings,
+            conductor,
+            order,
+            news=lambda: table.show(rows(conductor.hosts.values())),
+            say=complain,
+        )
+        try:
+            sender.run(options.timeout)
+        except KeyboardInterrupt:
+            sender.call_off()
+        table.show(rows(conductor.hosts.values()))
     if conductor.problem:
-        print(f"genwsgictl: order {conductor.order}: {conductor.problem}", file=sys.stderr)
-        return 1
+        complain(f"order {conductor.order}: {conductor.problem}")
+        return Exit.NOT_DONE
     taken = f" by {len(conductor.hosts)} hosts" if conductor.hosts else " by the broker"
-    print(f"order {conductor.order}: taken{taken}")
-    return 0
+    screen.show(Line(f"order {conductor.order}: taken{taken}"))
+    return Exit.DONE
+
+
+def rows(hosts: Iterable[Host]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """How hosts stand, in words."""
+    return {
+        (host.host, host.server): (
+            host.host,
+            host.server,
+            host.state,
+            "" if host.release is None else f"release {host.release}",
+            "" if host.generation is None else f"generation {host.generation}",
+            span(host.took) if host.took else "",
+            host.error,
+        )
+        for host in hosts
+    }
 
 
 def _order(options: argparse.Namespace) -> dict[str, Any]:
@@ -124,13 +164,6 @@ def _order(options: argparse.Namespace) -> dict[str, Any]:
     except Refusal as refusal:
         raise OptionError(f"no host would obey this order: {refusal.reason}") from refusal
     return order
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return count
 
 
 def _seconds(text: str) -> float:

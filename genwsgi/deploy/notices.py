@@ -23,7 +23,7 @@ _LINK: Final = "at"
 def bases() -> list[str]:
     """Every folder in which this user's servers may be, whatever environment they were given."""
     own = os.environ.get("XDG_RUNTIME_DIR") or ""
-    folders = (own, f"/run/user/{os.geteuid()}", tempfile.gettempdir(), "/tmp")
+    folders = (own, f"/run/user/{os.geteuid()}", tempfile.gettempdir())
     return list({os.path.realpath(path): path for path in folders if os.path.isdir(path)}.values())
 
 

@@ -16,6 +16,7 @@ import gunicorn
 from gunicorn.config import Config
 from gunicorn.workers import SUPPORTED_WORKERS
 
+from genwsgi import completion
 from genwsgi._version import __version__
 from genwsgi.errors import OptionError
 from genwsgi.server.options import OPTIONS
@@ -117,6 +118,7 @@ class GenwsgiConfig(Config):
             version=f"{version}Python {platform.python_version()})",
             help="show the versions of genwsgi, gunicorn and Python, and exit",
         )
+        completion.add_to(parser)
         parser.add_argument("args", nargs="*", metavar="MODULE[:NAME]", help="what to serve")
         for name in sorted(self.settings, key=self.settings.__getitem__):
             self.settings[name].add_option(parser)

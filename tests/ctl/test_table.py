@@ -4,69 +4,50 @@ from __future__ import annotations
 
 import io
 
-from genwsgi.ctl.conductor import Host
-from genwsgi.ctl.table import Table
+import pytest
 
+from genwsgi.ctl.render import Screen
+from genwsgi.ctl.table import LiveTable
+from tests.ctl.terminal import Terminal
 
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def hosts(state: str) -> list[Host]:
-    """Two hosts, the second at ``state``."""
-    return [
-        Host("web1", "/run/shop", "committed", 7, 3, 0.25),
-        Host("web2", "/run/shop", state, error="wh\ny" if state == "failed" else ""),
-    ]
+HEAD = ("HOST", "STATE", "WHY")
+HERE = {1: ("web1", "committed", ""), 2: ("web2", "here", "")}
 
 
 def test_a_pipe_gets_a_line_for_each_news():
-    """A host whose state is the same as before is not told again."""
+    """A row that is the same as before is not told again."""
     stream = io.StringIO()
-    table = Table(stream)
-    table.show([])
-    table.show(hosts("here"))
-    table.show(hosts("here"))
-    table.show(hosts("failed"))
-    assert stream.getvalue() == (
-        "web1  /run/shop  committed  release 7  generation 3  0.250 s\n"
-        "web2  /run/shop  here\n"
-        "web2  /run/shop  failed  wh y\n"
-    )
+    screen = Screen(stream)
+    table = LiveTable(screen, HEAD)
+    with screen.drawing():
+        table.show({})
+        table.show(HERE)
+        table.show(HERE)
+        table.show({2: ("web2", "failed", "why")})
+    assert stream.getvalue() == "web1  committed\nweb2  here\nweb2  failed  why\n"
 
 
-def test_a_terminal_gets_a_table_that_is_drawn_anew():
-    """The lines drawn before are gone back over, so that the table stays in its place."""
+def test_a_terminal_gets_a_table_that_is_drawn_anew(monkeypatch: pytest.MonkeyPatch):
+    """The lines drawn before are gone back over, and rows that are not told of stay."""
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    table = Table(stream)
-    table.show([])
-    table.show(hosts("here"))
-    first = stream.getvalue()
-    assert first.startswith("HOST  SERVER     STATE      RELEASE    GENERATION    TOOK\n")
-    assert "web2  /run/shop  here\n" in first
-    table.show(hosts("failed"))
-    second = stream.getvalue()[len(first) :]
-    assert second.startswith("\x1b[3F\x1b[J")
-    assert second.count("\n") == 3
-    assert second.endswith("wh y\n")
+    screen = Screen(stream)
+    table = LiveTable(screen, HEAD)
+    with screen.drawing():
+        table.show(HERE)
+        first = stream.getvalue()
+        assert "HOST" in first
+        table.show({2: ("web2", "failed", "why")})
+        second = stream.getvalue()[len(first) :]
+    assert "\x1b[1A" in second
+    assert "web1" in second
+    assert "why" in second
 
 
-def test_what_hosts_say_of_themselves_does_not_steer_the_terminal():
-    """Control characters in names and states are shown as spaces."""
+def test_programs_get_none_of_it():
+    """Where objects are asked for, only the outcome is one."""
     stream = io.StringIO()
-    Table(stream).show([Host("web\x1b[2J", "/run\n", "here\r")])
-    assert stream.getvalue() == "web [2J  /run   here \n"
-
-
-def test_a_line_on_a_terminal_stays_above_the_table():
-    """What is said is not overwritten when the table is drawn again below it."""
-    stream = Terminal()
-    table = Table(stream)
-    table.show(hosts("here"))
-    before = len(stream.getvalue())
-    table.say("the broker is away")
-    said = stream.getvalue()[before:]
-    assert said.startswith("\x1b[3F\x1b[Jthe broker is away\nHOST")
+    screen = Screen(stream, as_json=True)
+    with screen.drawing():
+        LiveTable(screen, HEAD).show(HERE)
+    assert stream.getvalue() == ""
