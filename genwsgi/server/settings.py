@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import platform
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -48,6 +49,12 @@ Serve a WSGI application and take new code without closing a connection.
 MODULE is imported from --chdir and --pythonpath. NAME is a WSGI callable, a
 factory, or a call with literal arguments; without NAME it is application, app,
 create_app or make_app, whichever is found first.
+
+When a file of the application changes, when genwsgictl or a message of a broker
+orders it, or on SIGHUP, the new code is built beside the code that serves, in
+every worker; new requests go to it as soon as all have it ready. Code that can't
+be built replaces nothing. All that gunicorn can do is there too; options of our
+own are the last group.
 """
 
 EPILOG = """\
@@ -59,10 +66,31 @@ examples:
   genwsgi --no-watch --run-dir /run/myapp myapp:app
                                                deploy by genwsgictl or SIGHUP only
 
-Every option of gunicorn works as it does there: on the command line, in
-GUNICORN_CMD_ARGS, and in the config file (-c, or gunicorn.conf.py), where an
-option is written with underscores: watch_pattern = ["*.html"].
+configuration:
+  Every option of gunicorn works as it does there: on the command line, in
+  GUNICORN_CMD_ARGS, and in the config file (-c, or gunicorn.conf.py), where an
+  option is written with underscores: watch_pattern = ["*.html"].
+
+signals to the master:
+  HUP        deploy what is on disk now
+  TERM       stop: requests are served out, for --graceful-timeout at most
+  INT, QUIT  stop at once
+  USR1       reopen the log files
+  USR2       start another server beside this one, to replace it
+  TTIN, TTOU one worker more, one less
+
+exit status:
+  0  stopped in good order, or what was to be shown is shown
+  1  the configuration can't be used, or the address can't be bound
+  2  the command line can't be obeyed, or the target isn't there
+  3  no worker could start
+  4  the application could not be built; its traceback is shown
+
+genwsgictl looks at servers that run, and gives them orders: genwsgictl --help.
 """
+
+#: References in gunicorn's documents, which its texts for ``--help`` keep: what they say is enough.
+_REFERENCE = re.compile(r":\w+:`([^`<]+)(<[^`]*>)?`")
 
 
 def apply_defaults(cfg: Config) -> None:
@@ -122,6 +150,8 @@ class GenwsgiConfig(Config):
         parser.add_argument("args", nargs="*", metavar="MODULE[:NAME]", help="what to serve")
         for name in sorted(self.settings, key=self.settings.__getitem__):
             self.settings[name].add_option(parser)
+        for action in parser._actions:
+            action.help = _REFERENCE.sub(r"\1", action.help or "")
         return parser
 
 

@@ -393,6 +393,9 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert "The type of workers to use. [gthread]" in words
     assert "handling requests. [4]" in words
     assert "Keep-Alive connection. [75]" in words
+    for heading in ("configuration", "signals to the master", "exit status"):
+        assert f"\n{heading}:\n" in text
+    assert ":ref:" not in text
 
 
 def test_the_examples_in_help_are_lines_that_work(
