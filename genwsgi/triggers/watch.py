@@ -31,6 +31,10 @@ __all__ = ["DEFAULT_IGNORE", "Change", "WatchTrigger"]
 #: ended by itself.
 CHECK = 2.0
 
+#: Between two attempts to be told by the system again, where a limit has made the watch poll, in
+#: seconds.  One costs about as much as the looks of that time.
+AGAIN = 5.0
+
 #: How often a plan is made again at once because the files moved on while it was put in place.
 PASSES = 5
 
@@ -92,6 +96,7 @@ class WatchTrigger:
         self._reader = Reader(self._sieve, self._settle)
         self._directories: set[str] = set()
         self._check_at = 0.0
+        self._again_at = 0.0
         self._events: queue.SimpleQueue[tuple[float, FileSystemEvent] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="genwsgi-watch", daemon=True)
@@ -206,6 +211,32 @@ class WatchTrigger:
         watches = self._watches
         if self._reader.stale or traces != self._plan.roots or watches is None or watches.broken():
             self._replan()
+        if self._limit is not None and time.monotonic() >= self._again_at:
+            self._stop_polling()
+
+    def _stop_polling(self) -> None:
+        """Be told by the system again, if its limit allows that now."""
+        self._again_at = time.monotonic() + AGAIN
+        try:
+            watches = self._open(polling=False)
+        except WatchError:
+            return
+        try:
+            watches.apply(self._plan)
+        except WatchError:
+            watches.close(CLOSE)
+            return
+        before, self._watches = self._watches, watches
+        if before is not None:
+            before.close(CLOSE)
+        self._polling, self._limit, self._settle.pace = False, None, Pace()
+        self._log.info("the file watch: the system tells of changes again; polling has ended")
+        self._touch_everything()
+
+    def _touch_everything(self) -> None:
+        """Something may have changed while nobody was watching."""
+        for base in self._plan.recursive:
+            self._settle.touch(base, time.monotonic())
 
     def _replan(self) -> None:
         before = self._plan
@@ -243,7 +274,7 @@ class WatchTrigger:
         watches = self._watches
         try:
             if watches is None:
-                watches = self._watches = self._open()
+                watches = self._watches = self._open(polling=self._polling)
             act(watches)
             return
         except WatchError as error:
@@ -252,17 +283,17 @@ class WatchTrigger:
                 raise
             self._limit = f"{error}, or use --watch-polling; polling every {self._poll_interval} s"
             self._log.error("the file watch: %s", self._limit)
+            self._again_at = time.monotonic() + AGAIN
         self._polling = True
         if watches is not None:
             watches.close(CLOSE)
         self._watches = None
         self._guarded(lambda watches: watches.apply(self._plan))
         if self._thread.ident is not None:
-            for base in self._plan.recursive:  # something may have changed in between
-                self._settle.touch(base, time.monotonic())
+            self._touch_everything()
 
-    def _open(self) -> Watches:
-        interval = self._poll_interval if self._polling else None
+    def _open(self, *, polling: bool) -> Watches:
+        interval = self._poll_interval if polling else None
         if interval is not None:
             # One whole look without news, so that no half-written file is taken for a change.
             quiet = 1.5 * interval

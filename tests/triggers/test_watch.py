@@ -539,6 +539,48 @@ def test_a_limit_reached_later_is_survived_too(watch, orders, place, monkeypatch
     assert orders.take().paths == (str(inside),)
 
 
+def test_polling_ends_when_the_limit_allows(watch, orders, place, monkeypatch, caplog):
+    """With watches left again the trigger is told by the system, says so, and misses no change."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "CHECK", 0.02)
+    monkeypatch.setattr(module, "AGAIN", 0.02)
+    with monkeypatch.context() as patch:
+        limit(patch, errno.ENOSPC)
+        trigger = watch(place.root, poll_interval=60.0)
+        place.replace(place.module, "a = 2\n")
+    wait_until(lambda: not trigger.status()["polling"], what="the end of polling")
+    assert trigger.status()["problem"] is None
+    # What nobody has told of is somewhere below the root.
+    assert orders.take().paths == (str(place.root),)
+    place.nothing_but_the_sentinel(orders)
+    told = [record.getMessage() for record in caplog.records if record.name == "genwsgi.test"]
+    assert len(told) == 2
+    assert told[1] == "the file watch: the system tells of changes again; polling has ended"
+
+
+def test_polling_goes_on_as_long_as_the_limit_stands(watch, orders, place, monkeypatch, caplog):
+    """Each attempt to be told that fails costs nothing but itself: no line, no missed change."""
+    monkeypatch.setattr(module, "CHECK", 0.02)
+    monkeypatch.setattr(module, "AGAIN", 0.02)
+    opened = []
+    real = watches.Watches.__init__
+
+    def init(self, emit, admits, interval):
+        opened.append(interval)
+        if interval is None and len(opened) == 3:
+            raise watches.WatchError("no inotify instances left")
+        real(self, emit, admits, interval)
+
+    limit(monkeypatch, errno.ENOSPC)
+    monkeypatch.setattr(watches.Watches, "__init__", init)
+    trigger = watch(place.root, poll_interval=0.05)
+    wait_until(lambda: opened.count(None) > 4, what="attempts")
+    assert trigger.status()["polling"]
+    place.replace(place.module, "a = 2\n")
+    assert orders.take().paths == (str(place.module),)
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
 def test_an_error_of_the_file_system_is_logged_and_tried_again(
     watch, orders, place, monkeypatch, caplog
 ):
