@@ -323,8 +323,8 @@ class Agent:
             self._retry_at = time.monotonic() + RETRY
             self._health.problems.begin(
                 "release",
-                f"worker {os.getpid()} can't build the committed release {label(release)} and "
-                f"serves an older one on, while it tries again and again: {error}",
+                f"the committed release {label(release)} can't be built here, and an older one is "
+                f"served on; it is tried again and again: {error}",
                 logged=True,
             )
             self._log.error(

@@ -58,10 +58,9 @@ class Health:
             self._note()
         if "descriptors" in self.problems:
             if has_spare(ENOUGH):
-                text = f"worker {self._pid} has file descriptors left again"
-                self.problems.end("descriptors", text)
+                self.problems.end("descriptors", "this worker has file descriptors left again")
         elif not has_spare(FEW):
-            self.problems.begin("descriptors", shortage(f"worker {self._pid}"))
+            self.problems.begin("descriptors", shortage("this worker"))
 
     def news(self, *, anew: bool = False) -> Problems | None:
         """What the coordinator does not know yet.

@@ -725,7 +725,7 @@ def test_catching_up_is_tried_again(
     (problem,) = connection.expect(Problems).problems
     assert connection.expect(Failed) == Failed(2, str(BROKEN), BROKEN.traceback)
     assert (problem.name, problem.pid) == ("release", os.getpid())
-    assert "can't build the committed release 2-code2" in problem.text
+    assert "the committed release 2-code2 can't be built here" in problem.text
     assert connection.expect(Committed).release == 2
     assert connection.expect(Problems) == Problems(())
     told = "the committed release 2-code2 can't be built here, and release 1-code1 is served on"

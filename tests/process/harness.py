@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from genwsgi.deploy import control, framing
 from tests.helpers import wait_until
 
 #: An application whose version is its first line; ``?sleep=S`` makes a slow request.
@@ -175,6 +177,22 @@ class Server:
             return body
         finally:
             connection.close()
+
+    def status(self) -> control.Status:
+        """What the coordinator answers to a client that asks how things stand."""
+        decoder = framing.Decoder()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(self.run_dir / "coordinator.sock"))
+            client.sendall(framing.encode(control.StatusRequest()))
+            while True:
+                for message in decoder.feed(client.recv(65536)):
+                    assert isinstance(message, control.Status)
+                    return message
+
+    def problems(self) -> list[str]:
+        """The names of what is wrong now, as the status has it."""
+        return [problem.name for problem in self.status().problems]
 
     def releases(self) -> dict[int, str]:
         """The release that each serving worker has swapped to last, by pid, as the log has it."""

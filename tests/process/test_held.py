@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
-from genwsgi.deploy import control, framing
 from genwsgi.generations.status import GenerationStatus
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, serving
@@ -58,24 +56,11 @@ def create_app():
 """
 
 
-def status(server: Server) -> control.Status:
-    """What the coordinator answers to a client that asks how things stand."""
-    decoder = framing.Decoder()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
-        client.connect(str(server.run_dir / "coordinator.sock"))
-        client.sendall(framing.encode(control.StatusRequest()))
-        while True:
-            for message in decoder.feed(client.recv(65536)):
-                assert isinstance(message, control.Status)
-                return message
-
-
 def old_ones(server: Server) -> list[list[GenerationStatus]]:
     """What each worker has besides the current generation."""
     return [
         [one for one in worker.generations if one.state != "current"]
-        for worker in status(server).workers
+        for worker in server.status().workers
     ]
 
 
