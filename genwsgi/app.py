@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from genwsgi.background import BackgroundBuild
 from genwsgi.deploy.orders import ahead
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
@@ -26,7 +27,7 @@ from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
-from genwsgi.live import BackgroundBuild, LiveApplication
+from genwsgi.live import LiveApplication
 from genwsgi.target import parse
 from genwsgi.triggers.amqp.alone import Orders
 from genwsgi.triggers.amqp.settings import from_options
@@ -358,7 +359,9 @@ class GenerationalApp:
             return _REFUSED if closed else (Outcome.FAILED, reason, where)
         if generation is None:
             failure = build.error or GenwsgiError("the build ended without a result")
-            if isinstance(failure, ScopeError) and not closed:
+            if closed:
+                return _REFUSED
+            if isinstance(failure, ScopeError):
                 return failure
             return Outcome.FAILED, str(failure), failure.traceback
         if closed or off:

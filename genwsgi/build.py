@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from genwsgi import hooks, isolation, keeping
 from genwsgi.errors import (
+    BuildAbandoned,
     BuildError,
     GenwsgiError,
     ScopeError,
@@ -31,7 +33,14 @@ from genwsgi.isolation.scope import Addition
 from genwsgi.isolation.snapshot import Snapshot
 from genwsgi.target import Target, resolve
 
+T = TypeVar("T")
+
 _OWN_FRAMES = os.path.dirname(isolation.__file__)
+
+
+def at_once(function: Callable[..., T], *args: Any) -> T:
+    """Call ``function(*args)``: how the application's code is run by default."""
+    return function(*args)
 
 
 def build(
@@ -46,6 +55,7 @@ def build(
     verdicts: list[Verdict] | None = None,
     hand_over: Callable[[Generation], None] | None = None,
     verify: Callable[[Generation], None] | None = None,
+    run: Callable[..., Any] = at_once,
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
 
@@ -55,6 +65,8 @@ def build(
     :param factory: whether the target's name is a factory; ``None``: told from its signature.
     :param on_module: called after each module with how many there are.  It may sleep, to leave the
         processor to requests, and may raise :class:`~genwsgi.errors.BuildAbandoned`.
+    :param run: calls the functions that run code of the application, with their arguments; it may
+        raise the same.
     :param grow: whether a scope that is too small ends the build; else it is only logged.
     :param look: whether to look for what the scope lacks when the build has ended well.
     :param verdicts: gets what is in the scope and what is not, and why; for that it looks.
@@ -71,12 +83,12 @@ def build(
     table.on_loaded = on_module
     generation.modules = table
     imports.opened(table)
-    failure: GenwsgiError
+    failure: GenwsgiError | BuildAbandoned
     missing: tuple[Addition, ...] = ()
     growth = Growth(table)
     try:
         with growth:
-            generation.application = generation.run(_make, target, table, factory)
+            generation.application = run(generation.run, _make, target, table, factory)
             findings = Findings()
             if look or verdicts is not None:
                 explain = verdicts is not None
@@ -87,14 +99,20 @@ def build(
             missing = findings.additions
             raise ScopeError(target.text, missing)
         if hand_over is not None:
-            hand_over(generation)
+            run(hand_over, generation)
         effects.built()
         if verify is not None:
             verify(generation)
     except KeyboardInterrupt:
         tear_down(generation, Event.FAILED)
         raise
-    except (TargetError, SnapshotError, ScopeError, VerificationError) as error:
+    except (
+        TargetError,
+        SnapshotError,
+        ScopeError,
+        VerificationError,
+        BuildAbandoned,
+    ) as error:
         failure = error.with_traceback(None)
     except BaseException as error:  # noqa: BLE001 -- SystemExit at import is its mistake as well
         failure = _failure_of(error, target)

@@ -1,7 +1,7 @@
 """The application of this process: builds generations, swaps them in, tears the old ones down.
 
-Knows of no deploy protocol and no server.  ``_lock`` guards the numbering; it is taken by itself,
-and never held while application code runs.
+Knows of no deploy protocol and no server.  ``_lock`` guards the numbering, and who is at work in
+the process; it is taken by itself, and never held while application code runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from genwsgi.build import build, build_error, tear_down
-from genwsgi.errors import BuildAbandoned, GenwsgiError, VerificationError
+from genwsgi.build import at_once, build, tear_down
+from genwsgi.errors import GenwsgiError, ScopeError, VerificationError
 from genwsgi.generations.counts import GenerationCounts, Meter, counted
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
@@ -23,7 +23,6 @@ from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.hooks import hand_over
-from genwsgi.interrupt import interrupt, where
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
@@ -34,8 +33,7 @@ from genwsgi.verification import Verification
 
 log = logging.getLogger("genwsgi")
 
-#: After each module of a background build the builder lets requests run for this long, in seconds.
-PAUSE = 0.001
+_CLOSED = "the application is closed; make another one"
 
 #: The requests of how many generations are known, where they are counted: the latest of those that
 #: have served.
@@ -75,11 +73,13 @@ class LiveApplication:
         self._verification = verification or Verification()
         self._lock = threading.Lock()
         self._number = 0
-        self._closed = False
-        # Whether close() waits for the janitor, and whether that has nothing left to do.
-        self._awaited = False
-        self._drained = True
-        self._janitor = Janitor(self._busy, self._draining, self._on_drained, kept)
+        self._closed = self._left = False
+        # Who keeps the process from being left: builds and teardowns, close() and the janitor.
+        self._at_work = 0
+        self._nobody = threading.Condition(self._lock)
+        # What is built and has not been swapped in.
+        self._ready: set[Generation] = set()
+        self._janitor = Janitor(self._busy, self._draining, self._has_worked, kept)
         self._started = False
         self.counting = counting
         #: By the generation's number, with its release; written by whoever swaps.
@@ -111,6 +111,7 @@ class LiveApplication:
         strict: bool = True,
         on_check: Callable[[int, int], None] | None = None,
         verdicts: list[Verdict] | None = None,
+        run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread, and verify it.
 
@@ -120,44 +121,60 @@ class LiveApplication:
         :param strict: whether a verification that fails ends it; else it is only logged.
         :param on_check: see :meth:`~genwsgi.verification.Verification.run`.
         :param verdicts: gets what is in the scope and what is not, and why.
+        :param run: calls the functions that run code of the application.
         :raises TargetError, ScopeError, BuildError, VerificationError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
+        :raises GenwsgiError: it is closed, or was closed meanwhile.
         """
-        self._be_somewhere()
-        snapshot = self._store.open(digest)
-        with self._lock:
-            self._number += 1
-            generation = Generation(self._number, release)
+        with self._working():
+            self._be_open()
+            self._be_somewhere()
+            snapshot = self._store.open(digest)
+            with self._lock:
+                self._number += 1
+                generation = Generation(self._number, release)
 
-        def verify(candidate: Generation) -> None:
+            def verify(candidate: Generation) -> None:
+                try:
+                    self._verification.run(candidate, on_check)
+                except VerificationError as error:
+                    if strict:
+                        raise
+                    log.warning(
+                        "%s serves all the same: %s\n%s", candidate.name, error, error.traceback
+                    )
+
             try:
-                self._verification.run(candidate, on_check)
-            except VerificationError as error:
-                if strict:
-                    raise
-                log.warning(
-                    "%s serves all the same: %s\n%s", candidate.name, error, error.traceback
+                build(
+                    generation,
+                    self._target,
+                    snapshot,
+                    self._factory,
+                    on_module,
+                    grow=grow,
+                    look=look,
+                    verdicts=verdicts,
+                    hand_over=self._hand_over,
+                    verify=verify,
+                    run=run,
                 )
+            except ScopeError:
+                # It is built again, with a larger scope: that is this generation, then.
+                with self._lock:
+                    if self._number == generation.number:
+                        self._number -= 1
+                raise
+            with self._lock:
+                if not self._closed:
+                    self._ready.add(generation)
+                    return generation
+            tear_down(generation, Event.DISCARDED)
+            raise GenwsgiError(_CLOSED)
 
-        try:
-            build(
-                generation,
-                self._target,
-                snapshot,
-                self._factory,
-                on_module,
-                grow=grow,
-                look=look,
-                verdicts=verdicts,
-                hand_over=self._hand_over,
-                verify=verify,
-            )
-            return generation
-        except BuildAbandoned:
-            # It came when the build had just ended.
-            if generation.state is State.READY:
-                self.discard(generation)
-            raise
+    def _be_open(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise GenwsgiError(_CLOSED)
 
     def _be_somewhere(self) -> None:
         """Leave a working directory that was deleted: there, ``os.getcwd()`` fails."""
@@ -171,16 +188,24 @@ class LiveApplication:
 
     def swap(self, generation: Generation) -> None:
         """Make a ready generation the current one: one pointer assignment."""
-        if not self._started:
-            self._started, self._drained = True, False
+        with self._lock:
+            self._ready.discard(generation)
+            first, self._started = not self._started, True
+            self._at_work += first
+        if first:
             self._janitor.start()
         if self.counting:
             self._count(generation)
         self._switch.swap(generation)
 
     def discard(self, generation: Generation) -> None:
-        """Drop a ready generation that will not be swapped in."""
-        tear_down(generation, Event.DISCARDED)
+        """Drop a ready generation that will not be swapped in; :meth:`close` may have done it."""
+        with self._working():
+            with self._lock:
+                if self._closed and generation not in self._ready:
+                    return
+                self._ready.discard(generation)
+            tear_down(generation, Event.DISCARDED)
 
     def draining(self) -> list[Generation]:
         """The replaced generations that still owe a response, oldest first."""
@@ -193,21 +218,26 @@ class LiveApplication:
     def close(self, timeout: float = 5.0) -> None:
         """Take no more requests and tear down what has no lease open; the rest as leases end.
 
-        With the last generation the process is as it was before.
+        With the last generation, and the last build that was abandoned and is being undone, the
+        process is as it was before.
 
-        :param timeout: how long to wait for the teardown, in seconds.
+        :param timeout: how long to wait for that, in seconds.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = self._awaited = True
-        self._switch.close()
-        self._janitor.close(timeout)
-        with self._lock:
-            self._awaited = False
-            drained = self._drained
-        if drained:
-            self._leave()
+        deadline = time.monotonic() + timeout
+        with self._working():
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+                ready, self._ready = self._ready, set()
+            for generation in ready:
+                tear_down(generation, Event.DISCARDED)
+            del ready
+            self._switch.close()
+            self._janitor.close(timeout)
+            with self._nobody:
+                left = max(0.0, deadline - time.monotonic())
+                self._nobody.wait_for(lambda: self._at_work == 1, left)
 
     def status(self) -> tuple[GenerationStatus, ...]:
         """Return how every generation stands that serves, drains or is not gone yet.
@@ -265,17 +295,26 @@ class LiveApplication:
     def _draining(self) -> bool:
         return bool(self._switch.draining())
 
-    def _on_drained(self) -> None:
-        """The janitor has nothing left to do."""
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Keep the process from being left meanwhile."""
         with self._lock:
-            self._drained = True
-            alone = not self._awaited
-        if alone:
-            self._leave()
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            self._has_worked()
 
-    def _leave(self) -> None:
-        effects.uninstall()
-        imports.uninstall(self._current)
+    def _has_worked(self) -> None:
+        """Leave the process to others if this was the last work in it."""
+        with self._lock:
+            self._at_work -= 1
+            self._nobody.notify_all()
+            over = self._closed and not self._at_work and not self._left
+            self._left = self._left or over
+        if over:
+            effects.uninstall()
+            imports.uninstall(self._current)
 
 
 def _status(generation: Generation) -> GenerationStatus:
@@ -294,133 +333,3 @@ def _status(generation: Generation) -> GenerationStatus:
 
 def _since(moment: float | None) -> float | None:
     return None if moment is None else time.monotonic() - moment
-
-
-class Builds(Protocol):
-    """What a build on a thread of its own needs of whoever builds."""
-
-    def build(
-        self,
-        digest: str,
-        release: str,
-        on_module: Callable[[int], None] | None = None,
-        *,
-        grow: bool = True,
-        look: bool = True,
-        strict: bool = True,
-        on_check: Callable[[int, int], None] | None = None,
-    ) -> Generation:
-        """Build a generation from the snapshot ``digest`` on the calling thread."""
-
-    def discard(self, generation: Generation) -> None:
-        """Drop a ready generation that will not be swapped in."""
-
-
-class BackgroundBuild:
-    """A build on a thread of its own, that can be given up.
-
-    :param done: called on that thread when the build has ended, unless it was abandoned before.
-    :param grow, look, strict: see :meth:`LiveApplication.build`.
-    :ivar generation: the ready generation, or ``None``.
-    :ivar error: why there is none.
-    :ivar seconds: how long it took.
-    """
-
-    def __init__(
-        self,
-        live: Builds,
-        digest: str,
-        release: str,
-        done: Callable[[BackgroundBuild], None],
-        *,
-        grow: bool = True,
-        look: bool = True,
-        strict: bool = True,
-    ) -> None:
-        self.generation: Generation | None = None
-        self.error: GenwsgiError | None = None
-        self.seconds = 0.0
-        self._live = live
-        self._digest = digest
-        self._release = release
-        self._done = done
-        self._grow = grow
-        self._look = look
-        self._strict = strict
-        # Guards the race between the end of the build and its abandonment.
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._ended = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"genwsgi-build {release}", daemon=True
-        )
-        self._thread.start()
-
-    def abandon(self) -> None:
-        """Give the build up: it stops as soon as it can and leaves nothing.  Any thread."""
-        with self._lock:
-            if self._abandoned:
-                return
-            self._abandoned = True
-            # A build may hang in an endless loop; this makes it raise at its next instruction.
-            # A thread blocked in C sees it when it comes back.
-            if not self._ended:
-                interrupt(self._thread)
-
-    @property
-    def running(self) -> bool:
-        """Whether the build's thread is still at it."""
-        return self._thread.is_alive()
-
-    def where(self) -> str:
-        """Where the build is now, as the last lines of its stack, for the log."""
-        return where(self._thread)
-
-    def _run(self) -> None:
-        started = time.monotonic()
-        with contextlib.suppress(BuildAbandoned):
-            try:
-                self.generation = self._live.build(
-                    self._digest,
-                    self._release,
-                    self._breathe,
-                    grow=self._grow,
-                    look=self._look,
-                    strict=self._strict,
-                    on_check=self._breathe,
-                )
-            except GenwsgiError as error:
-                self.error = error
-            except KeyboardInterrupt as error:
-                # Signals are for the main thread: it is the application that has raised this one.
-                self.error = build_error(error, self._release)
-            except Exception as error:
-                # Nothing of the application's: but somebody waits for the end of this build.
-                log.exception("a build of release %s broke down", self._release)
-                self.error = GenwsgiError(f"the build broke down: {error!r}; see the log")
-        self.seconds = time.monotonic() - started
-        abandoned = self._end()
-        if not abandoned:
-            self._done(self)
-        elif self.generation is not None:
-            self._live.discard(self.generation)
-
-    def _end(self) -> bool:
-        """End the time in which :meth:`abandon` interrupts; say whether it did."""
-        try:
-            with self._lock:
-                self._ended = True
-                if not self._abandoned:
-                    return False
-            # What abandon() sent may not have arrived yet.  There is room for one such exception:
-            # sent again and caught, none is left to come later, in the middle of something else.
-            while interrupt(self._thread):
-                time.sleep(PAUSE)
-        except BuildAbandoned:
-            pass
-        return True
-
-    def _breathe(self, *_how_far: int) -> None:
-        if self._abandoned:
-            raise BuildAbandoned
-        time.sleep(PAUSE)

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -25,9 +26,9 @@ import webtest.lint
 
 import genwsgi
 from genwsgi.app import GenerationalApp
+from genwsgi.background import BackgroundBuild
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import BuildError, GenwsgiError, TargetError, VerificationError
-from genwsgi.live import BackgroundBuild
 from tests.helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -459,10 +460,15 @@ def test_it_is_collected_after_its_end(make: Make) -> None:
     """Nothing in the process remembers an application that was closed."""
     app = make()
     call(app)
+    gone = weakref.ref(app._live.current)
     app.close()
     del app
-    gc.collect()
-    assert [o for o in gc.get_objects() if type(o).__name__ == "Generation"] == []
+
+    def collected() -> bool:
+        gc.collect()
+        return gone() is None
+
+    wait_until(collected, what="its generation is collected")
 
 
 # -- under real servers ----------------------------------------------------------------------------

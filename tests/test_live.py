@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import gc
+import sys
 import threading
 import weakref
 from typing import Any
 
 import pytest
 
-from genwsgi.build import build as build_now
-from genwsgi.errors import BuildAbandoned, BuildError, GenwsgiError
+from genwsgi.background import BackgroundBuild
+from genwsgi.build import tear_down
+from genwsgi.errors import GenwsgiError
 from genwsgi.generations.lifecycle import State
-from genwsgi.live import BackgroundBuild, LiveApplication
+from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
 from tests.isolation.fixtures import process, site
 from tests.isolation.sources import Site, call
@@ -117,6 +118,74 @@ def test_close_with_a_lease_open(site: Site) -> None:
     )
 
 
+def test_close_while_a_build_is_undone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is left when the last build in it has been undone, and no earlier.
+
+    The fixture compares what it is then with what it was before.
+    """
+    site.write(shop="import sys\nsys.path.append('/of/shop')\nwhile True:\n    len('')\n")
+    entered, gate = threading.Event(), threading.Event()
+
+    def slowly(*args: Any) -> None:
+        entered.set()
+        gate.wait(10)
+        tear_down(*args)
+
+    monkeypatch.setattr("genwsgi.build.tear_down", slowly)
+    build = BackgroundBuild(site.live, site.take(), "test", lambda _: None)
+    wait_until(lambda: "/of/shop" in sys.path, what="the application's code runs")
+    build.abandon()
+    assert entered.wait(10)
+    site.live.close(timeout=0.01)
+    assert process()["modules"] is not dict
+    gate.set()
+    wait_until(lambda: not build.running, what="the build is undone")
+    assert process()["modules"] is dict
+    assert "/of/shop" not in sys.path
+
+
+def test_close_waits_for_a_build_that_is_undone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within its time, close returns when the process is as it was before."""
+    site.write(shop="1 / 0\n")
+    entered = threading.Event()
+
+    def slowly(*args: Any) -> None:
+        entered.set()
+        wait_until(lambda: site.live._closed, what="close() is called")
+        tear_down(*args)
+
+    monkeypatch.setattr("genwsgi.build.tear_down", slowly)
+    BackgroundBuild(site.live, site.take(), "test", lambda _: None)
+    assert entered.wait(10)
+    site.live.close()
+    assert process()["modules"] is dict
+
+
+def test_nothing_is_built_once_it_is_closed(site: Site) -> None:
+    """What is ready then is discarded; a build that ends later, or begins, is refused."""
+    site.write(shop="import sys\nsys.path.append('/of/shop')\n")
+    ready = site.build()
+    site.live.close()
+    assert ready.state is State.DISCARDED
+    site.live.discard(ready)
+    assert "/of/shop" not in sys.path
+    assert process()["modules"] is dict
+    with pytest.raises(GenwsgiError, match="closed"):
+        site.build()
+    assert process()["modules"] is dict
+
+
+def test_closed_during_a_build(site: Site) -> None:
+    """A build that has ended well when everything was closed is undone all the same."""
+    site.write(shop="import sys\nsys.path.append('/of/shop')\n")
+    with pytest.raises(GenwsgiError, match="closed"):
+        site.live.build(site.take(), "test", lambda _: site.live.close(timeout=0.01))
+    assert "/of/shop" not in sys.path
+    assert process()["modules"] is dict
+
+
 def test_two_applications(site: Site, tmp_path: Any) -> None:
     """Two applications in one process each have their own modules, and may import each other's."""
     (tmp_path / "more").mkdir()
@@ -160,116 +229,3 @@ def test_working_directory_that_is_gone(
         assert built_in() == str(releases[1])
     finally:
         live.close()
-
-
-def background(site: Site) -> tuple[BackgroundBuild, threading.Event]:
-    done = threading.Event()
-    return BackgroundBuild(site.live, site.take(), "test", lambda build: done.set()), done
-
-
-def test_background_build(site: Site) -> None:
-    """A build on a thread of its own ends with a ready generation or with the error."""
-    site.write(shop="")
-    build, done = background(site)
-    assert done.wait(10)
-    assert build.generation is not None
-    assert build.seconds > 0
-    wait_until(lambda: not build.running, what="the thread has ended")
-    assert "shop" not in build.where()
-    site.live.discard(build.generation)
-    build.abandon()
-    site.write(shop="1 / 0\n")
-    build, done = background(site)
-    assert done.wait(10)
-    assert build.generation is None
-    assert isinstance(build.error, BuildError)
-
-
-# With a call in it: without one, CPython 3.10 never leaves a loop that begins with "try".
-LOOP = "while True:\n    try:\n        len('')\n    except Exception:\n        pass\n"
-STEPS = """
-import importlib, sys
-while True:
-    importlib.import_module("shop.a")
-    del sys.modules["shop.a"]
-"""
-
-
-# What interrupts a build may do so between the opening of a file and its closing.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("code", [LOOP, STEPS])
-def test_abandoned_build_stops(site: Site, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build abandoned in an endless loop stops, leaves nothing and tells nobody."""
-    reached: list[int] = []
-    monkeypatch.setattr("builtins.reached", reached, raising=False)
-    site.write(shop="V = 1\n")
-    site.serve()
-    site.write(shop="reached.append(1)\n" + code, shop__a="")
-    build, done = background(site)
-    wait_until(lambda: reached, what="the application's code runs")
-    build.abandon()
-    build.abandon()
-    wait_until(lambda: not build.running, what="the build has stopped")
-    assert not done.is_set()
-    assert build.generation is None
-    assert site.live.current is not None
-    assert site.live.current.number == 1
-
-
-def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build that is abandoned in the moment it is ready is discarded."""
-    site.write(shop="")
-    entered, gate = threading.Event(), threading.Event()
-    real = site.live.build
-    made: list[Any] = []
-
-    def build(*args: Any, **kwargs: Any) -> Any:
-        made.append(real(*args, **kwargs))
-        entered.set()
-        # Not to be interrupted before it returns: what abandon() sends arrives at the wait's end.
-        gate.wait(10)
-        return made[0]
-
-    monkeypatch.setattr(site.live, "build", build)
-    started, done = background(site)
-    assert entered.wait(10)
-    started._ended = True  # as if the build had passed that point
-    started.abandon()
-    gate.set()
-    wait_until(lambda: made[0].state is State.DISCARDED, what="the generation is discarded")
-    wait_until(lambda: not started.running, what="the thread has ended")
-    assert not done.is_set()
-
-
-def test_abandoned_between_ready_and_return(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An abandonment that arrives when the build has just ended discards what it built."""
-    site.write(shop="")
-    made: list[Any] = []
-
-    def build(generation: Any, *args: Any, **kwargs: Any) -> None:
-        build_now(generation, *args, **kwargs)
-        made.append(generation)
-        raise BuildAbandoned
-
-    monkeypatch.setattr("genwsgi.live.build", build)
-    with pytest.raises(BuildAbandoned):
-        site.build()
-    assert made[0].state is State.DISCARDED
-    gc.collect()
-
-
-def test_build_that_breaks_down_is_told(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whoever waits for a build hears of its end whatever ended it."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise MemoryError("no more")
-
-    site.write(shop="")
-    monkeypatch.setattr(site.live, "build", fail)
-    build, done = background(site)
-    assert done.wait(10)
-    assert build.generation is None
-    assert str(build.error) == "the build broke down: MemoryError('no more'); see the log"
-    assert "Traceback" in caplog.text

@@ -19,6 +19,7 @@ import threading
 import time
 from dataclasses import replace
 
+from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.health import Health
@@ -28,7 +29,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.generation import Generation
-from genwsgi.live import BackgroundBuild, LiveApplication
+from genwsgi.live import LiveApplication
 
 #: Between two attempts to reach a coordinator that is away, in seconds: first and longest.
 RECONNECT = (0.05, 1.0)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from genwsgi.background import BackgroundBuild
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import GenwsgiError, UpdateRefused
 from genwsgi.generations.generation import Generation
@@ -24,7 +25,6 @@ from genwsgi.hotupdate.running import Running
 from genwsgi.hotupdate.source import Sources
 from genwsgi.hotupdate.versions import Version, Versions, is_live, served
 from genwsgi.isolation import asking
-from genwsgi.live import BackgroundBuild
 
 log = logging.getLogger("genwsgi")
 

@@ -22,8 +22,9 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
-from genwsgi.build import build_error, tear_down
+from genwsgi.build import at_once, build_error, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError, SnapshotError, VerificationError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
@@ -138,6 +139,7 @@ class Versions:
         look: bool = True,  # noqa: ARG002 -- the same
         strict: bool = True,  # noqa: ARG002 -- the same
         on_check: Callable[[int, int], None] | None = None,
+        run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a version from the snapshot ``digest``, on the calling thread, and check it.
 
@@ -162,7 +164,7 @@ class Versions:
         failure: GenwsgiError
         try:
             for name in release.split():
-                generation.run(table.import_module, name)
+                run(generation.run, table.import_module, name)
             kept.built()
             Verification().run(generation, on_check)
         except (BuildAbandoned, KeyboardInterrupt):

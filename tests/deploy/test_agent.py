@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from genwsgi.build import at_once
 from genwsgi.deploy import agent as module
 from genwsgi.deploy.agent import Agent, same
 from genwsgi.deploy.control import StatusRequest
@@ -92,6 +93,7 @@ class FakeLive:
         look: bool = True,
         strict: bool = True,
         on_check: Callable[[int, int], None] | None = None,
+        run: Callable[..., Any] = at_once,
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)
@@ -100,7 +102,7 @@ class FakeLive:
         if grow:
             self.growing.append(release)
         number = len(self.begun)
-        self.codes.get(digest, lambda on_module: None)(on_module)
+        run(self.codes.get(digest, lambda on_module: None), on_module)
         return FakeGeneration(number, release)
 
     def swap(self, generation: FakeGeneration) -> None:

@@ -64,6 +64,9 @@ def test_nothing_is_left_of_a_build_whose_scope_was_too_small(site: Site, instal
     assert "shop" not in sys.modules
     assert "plain" in sys.modules
     assert builtins.__import__ is recording._original
+    site.grow()
+    assert site.live.current is not None
+    assert site.live.current.number == 1
 
 
 def test_the_shared_copy_takes_its_wrappers_along(site: Site, installed: Path) -> None:

@@ -1,0 +1,170 @@
+"""A build on a thread of its own, that lets requests run and can be given up."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from genwsgi.build import at_once, build_error
+from genwsgi.errors import BuildAbandoned, GenwsgiError
+from genwsgi.generations.generation import Generation
+from genwsgi.interrupt import interrupt, where
+
+log = logging.getLogger("genwsgi")
+
+T = TypeVar("T")
+
+#: After each module of a background build the builder lets requests run for this long, in seconds.
+PAUSE = 0.001
+
+
+class Builds(Protocol):
+    """What a build on a thread of its own needs of whoever builds."""
+
+    def build(
+        self,
+        digest: str,
+        release: str,
+        on_module: Callable[[int], None] | None = None,
+        *,
+        grow: bool = True,
+        look: bool = True,
+        strict: bool = True,
+        on_check: Callable[[int, int], None] | None = None,
+        run: Callable[..., Any] = at_once,
+    ) -> Generation:
+        """Build a generation from the snapshot ``digest`` on the calling thread."""
+
+    def discard(self, generation: Generation) -> None:
+        """Drop a ready generation that will not be swapped in."""
+
+
+class BackgroundBuild:
+    """A build on a thread of its own, that can be given up.
+
+    It is interrupted in the application's code only: what has to be undone after that is undone
+    whole.
+
+    :param done: called on that thread when the build has ended, unless it was abandoned before.
+    :param grow, look, strict: see :meth:`genwsgi.live.LiveApplication.build`.
+    :ivar generation: the ready generation, or ``None``.
+    :ivar error: why there is none.
+    :ivar seconds: how long it took.
+    """
+
+    def __init__(
+        self,
+        live: Builds,
+        digest: str,
+        release: str,
+        done: Callable[[BackgroundBuild], None],
+        *,
+        grow: bool = True,
+        look: bool = True,
+        strict: bool = True,
+    ) -> None:
+        self.generation: Generation | None = None
+        self.error: GenwsgiError | None = None
+        self.seconds = 0.0
+        self._live = live
+        self._digest = digest
+        self._release = release
+        self._done = done
+        self._grow = grow
+        self._look = look
+        self._strict = strict
+        # Guards the races of the abandonment with the end of the build, and with the application's
+        # code being entered and left.
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._inside = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"genwsgi-build {release}", daemon=True
+        )
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Give the build up: it stops as soon as it can and leaves nothing.  Any thread."""
+        with self._lock:
+            if self._abandoned:
+                return
+            self._abandoned = True
+            # A build may hang in an endless loop; this makes it raise at its next instruction.
+            # A thread blocked in C sees it when it comes back.
+            if self._inside:
+                interrupt(self._thread)
+
+    @property
+    def running(self) -> bool:
+        """Whether the build's thread is still at it."""
+        return self._thread.is_alive()
+
+    def where(self) -> str:
+        """Where the build is now, as the last lines of its stack, for the log."""
+        return where(self._thread)
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        with contextlib.suppress(BuildAbandoned):
+            try:
+                self.generation = self._live.build(
+                    self._digest,
+                    self._release,
+                    self._breathe,
+                    grow=self._grow,
+                    look=self._look,
+                    strict=self._strict,
+                    on_check=self._breathe,
+                    run=self._inside_it,
+                )
+            except GenwsgiError as error:
+                self.error = error
+            except KeyboardInterrupt as error:
+                # Signals are for the main thread: it is the application that has raised this one.
+                self.error = build_error(error, self._release)
+            except Exception as error:
+                # Nothing of the application's: but somebody waits for the end of this build.
+                log.exception("a build of release %s broke down", self._release)
+                self.error = GenwsgiError(f"the build broke down: {error!r}; see the log")
+        self.seconds = time.monotonic() - started
+        with self._lock:
+            abandoned = self._abandoned
+        if not abandoned:
+            self._done(self)
+        elif self.generation is not None:
+            self._live.discard(self.generation)
+
+    def _inside_it(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(*args)``, which runs the application's code and may be interrupted."""
+        with self._lock:
+            if self._abandoned:
+                raise BuildAbandoned
+            self._inside = True
+        try:
+            return function(*args)
+        finally:
+            self._come_out()
+
+    def _come_out(self) -> None:
+        """End the time in which :meth:`abandon` interrupts; raise again if it did."""
+        try:
+            with self._lock:
+                self._inside = False
+                if not self._abandoned:
+                    return
+            # What abandon() sent may not have arrived yet.  There is room for one such exception:
+            # sent again and caught, none is left to come later, in the middle of something else.
+            while interrupt(self._thread):
+                time.sleep(PAUSE)
+        except BuildAbandoned:
+            pass
+        raise BuildAbandoned
+
+    def _breathe(self, *_how_far: int) -> None:
+        if self._abandoned:
+            raise BuildAbandoned
+        time.sleep(PAUSE)

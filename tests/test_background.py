@@ -1,0 +1,159 @@
+"""Tests of genwsgi.background."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from genwsgi.background import BackgroundBuild
+from genwsgi.build import tear_down
+from genwsgi.errors import BuildError
+from genwsgi.generations.lifecycle import State
+from tests.helpers import wait_until
+from tests.isolation.fixtures import site
+from tests.isolation.sources import Site
+
+__all__ = ["site"]
+
+
+def background(site: Site) -> tuple[BackgroundBuild, threading.Event]:
+    done = threading.Event()
+    return BackgroundBuild(site.live, site.take(), "test", lambda build: done.set()), done
+
+
+def test_background_build(site: Site) -> None:
+    """A build on a thread of its own ends with a ready generation or with the error."""
+    site.write(shop="")
+    build, done = background(site)
+    assert done.wait(10)
+    assert build.generation is not None
+    assert build.seconds > 0
+    wait_until(lambda: not build.running, what="the thread has ended")
+    assert "shop" not in build.where()
+    site.live.discard(build.generation)
+    build.abandon()
+    site.write(shop="1 / 0\n")
+    build, done = background(site)
+    assert done.wait(10)
+    assert build.generation is None
+    assert isinstance(build.error, BuildError)
+
+
+# With a call in it: without one, CPython 3.10 never leaves a loop that begins with "try".
+LOOP = "while True:\n    try:\n        len('')\n    except Exception:\n        pass\n"
+STEPS = """
+import importlib, sys
+while True:
+    importlib.import_module("shop.a")
+    del sys.modules["shop.a"]
+"""
+
+
+# What interrupts a build may do so between the opening of a file and its closing.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("code", [LOOP, STEPS])
+def test_abandoned_build_stops(site: Site, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build abandoned in an endless loop stops, leaves nothing and tells nobody."""
+    reached: list[int] = []
+    monkeypatch.setattr("builtins.reached", reached, raising=False)
+    site.write(shop="V = 1\n")
+    site.serve()
+    site.write(shop="reached.append(1)\n" + code, shop__a="")
+    build, done = background(site)
+    wait_until(lambda: reached, what="the application's code runs")
+    build.abandon()
+    build.abandon()
+    wait_until(lambda: not build.running, what="the build has stopped")
+    assert not done.is_set()
+    assert build.generation is None
+    assert site.live.current is not None
+    assert site.live.current.number == 1
+
+
+def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that is abandoned in the moment it is ready is discarded."""
+    site.write(shop="")
+    entered, gate = threading.Event(), threading.Event()
+    real = site.live.build
+    made: list[Any] = []
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        made.append(real(*args, **kwargs))
+        entered.set()
+        gate.wait(10)
+        return made[0]
+
+    monkeypatch.setattr(site.live, "build", build)
+    started, done = background(site)
+    assert entered.wait(10)
+    started.abandon()
+    gate.set()
+    wait_until(lambda: made[0].state is State.DISCARDED, what="the generation is discarded")
+    wait_until(lambda: not started.running, what="the thread has ended")
+    assert not done.is_set()
+
+
+def test_abandoned_while_it_is_undone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed build did is undone whole, whenever it is abandoned."""
+    site.write(shop="import sys\nsys.path.append('/of/shop')\n1 / 0\n")
+    entered, gate = threading.Event(), threading.Event()
+
+    def slowly(*args: Any) -> None:
+        entered.set()
+        gate.wait(10)
+        tear_down(*args)
+
+    monkeypatch.setattr("genwsgi.build.tear_down", slowly)
+    build, done = background(site)
+    assert entered.wait(10)
+    assert "/of/shop" in sys.path
+    build.abandon()
+    gate.set()
+    wait_until(lambda: not build.running, what="the thread has ended")
+    assert "/of/shop" not in sys.path
+    assert not done.is_set()
+
+
+def test_abandoned_before_it_runs_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that is abandoned at its beginning runs no code of the application."""
+    ran: list[int] = []
+    monkeypatch.setattr("builtins.ran", ran, raising=False)
+    site.write(shop="ran.append(1)\n")
+    entered, gate = threading.Event(), threading.Event()
+    take, really = site.take(), site.store.open
+
+    def slowly(digest: str) -> Any:
+        entered.set()
+        gate.wait(10)
+        return really(digest)
+
+    monkeypatch.setattr(site.store, "open", slowly)
+    build = BackgroundBuild(site.live, take, "test", lambda _: None)
+    assert entered.wait(10)
+    build.abandon()
+    gate.set()
+    wait_until(lambda: not build.running, what="the thread has ended")
+    assert ran == []
+    site.store.sweep([])
+    assert os.listdir(os.path.join(site.store.path, "snapshots")) == []
+
+
+def test_build_that_breaks_down_is_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits for a build hears of its end whatever ended it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError("no more")
+
+    site.write(shop="")
+    monkeypatch.setattr(site.live, "build", fail)
+    build, done = background(site)
+    assert done.wait(10)
+    assert build.generation is None
+    assert str(build.error) == "the build broke down: MemoryError('no more'); see the log"
+    assert "Traceback" in caplog.text
