@@ -9,7 +9,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError
+from tests.helpers import wait_until
 
 #: How long anything may take, in seconds.
 DEADLINE = 10.0
@@ -60,6 +60,17 @@ def directory(short: str) -> RunDirectory:
     return made
 
 
+def _connected(path: str) -> socket.socket | None:
+    """A connection to ``path``, or ``None`` while nobody listens there."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        end.connect(path)
+    except OSError:
+        end.close()
+        return None
+    return end
+
+
 class Connection:
     """One end of a connection that speaks the protocol, by hand and with a deadline."""
 
@@ -72,17 +83,9 @@ class Connection:
     @classmethod
     def to(cls, directory: RunDirectory) -> Connection:
         """Connect as soon as somebody listens."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                end.connect(directory.socket)
-            except OSError:
-                end.close()
-                assert time.monotonic() < deadline, "nobody listens"
-                time.sleep(0.005)
-            else:
-                return cls(end)
+        end = wait_until(lambda: _connected(directory.socket), DEADLINE, "somebody to listen")
+        assert end is not None
+        return cls(end)
 
     def send(self, *messages: framing.Message) -> None:
         """Send all ``messages`` at once."""

@@ -18,7 +18,8 @@ from tests.process.harness import Server, put, serving
 from tests.process.load import Tally, load
 
 #: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``; a version whose gate
-#: file exists waits there until the gate is gone, but for the first ``free`` workers to come.
+#: file exists waits there until the gate is gone, but for the first ``free`` workers to come.  It
+#: looks again and again, because a build that waits in C can't be given up; and not for ever.
 GATED = """\
 V = "{version}"
 FREE = {free}
@@ -28,7 +29,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 GATE = os.path.join(HERE, "gate-" + V)
 before = glob.glob(os.path.join(HERE, "built-" + V + "-*"))
 open(os.path.join(HERE, f"built-{{V}}-{{len(before)}}-{{os.getpid()}}"), "w").close()
+end = time.monotonic() + 100
 while os.path.exists(GATE) and len(before) >= FREE:
+    assert time.monotonic() < end, "the gate stays shut"
     time.sleep(0.01)
 
 
