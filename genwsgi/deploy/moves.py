@@ -74,7 +74,9 @@ class Moves:
 
     def _hold(self, deploy: Deploy, release: Release, now: float) -> list[Action]:
         self._phase, deploy.deadline = Phase.HOLDING, now + deploy.hold
-        return [Held(deploy.pending.order, release.number, now - deploy.started)]
+        # It may have been: a worker that comes while it is held can find the scope too small.
+        told, deploy.told = deploy.told, True
+        return [] if told else [Held(deploy.pending.order, release.number, now - deploy.started)]
 
     def _commit(self, deploy: Deploy, release: Release, now: float) -> list[Action]:
         self._unrecorded_over, self._release = self._release, release

@@ -29,6 +29,7 @@ class Deploy:
     :ivar notes: what its outcome is to say.
     :ivar additions: what has joined the scope since it began.
     :ivar hold: how long it waits for the word when all are ready, in seconds; 0: it needs none.
+    :ivar told: whether its order was told that it is prepared, which is told once.
     """
 
     pending: Pending
@@ -39,6 +40,7 @@ class Deploy:
     notes: list[str] = field(default_factory=list)
     additions: tuple[Addition, ...] = ()
     hold: float = 0.0
+    told: bool = False
     _growths: int = 0
     _digests: set[str] = field(default_factory=set)
 

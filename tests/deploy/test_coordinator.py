@@ -776,6 +776,20 @@ def test_a_held_release_waits_for_the_word():
     assert host.outcomes() == [("a", Outcome.COMMITTED)]
 
 
+def test_an_order_is_told_once_that_it_is_prepared():
+    """Not again, though a worker that came while it was held had the deploy begin anew."""
+    host = Host(1).to(Phase.HOLDING)
+    host.hello(2)
+    too_small(host, 2, 2, PROM)
+    host.taken("new, larger")
+    host.ready(1, 2, release=3)
+    assert host.coordinator.phase == "holding"
+    assert [action.release for action in host.done if isinstance(action, Held)] == [2]
+    host.call("word", "a")
+    host.swapped(1, 2, release=3)
+    assert host.outcomes() == [("a", Outcome.COMMITTED)]
+
+
 @pytest.mark.parametrize("phase", [Phase.READING, Phase.CANARY, Phase.PREPARING])
 def test_the_word_may_come_before_all_are_ready(phase):
     """A word that comes early is kept: the release is committed as soon as all are ready."""
