@@ -82,10 +82,11 @@ class Listening:
         logging.getLogger("pika").setLevel(logging.CRITICAL)
         if settings.allow_unsigned:
             log.info(
-                "hotupdate obeys unsigned orders by %s on %s, for code below %s; give key_file to "
+                "hotupdate obeys unsigned orders by %s on %s, for code %s %s; give key_file to "
                 "believe signed ones only",
                 settings.exchange,
                 settings.shown,
+                "below" if settings.deep else "in the folders of",
                 ", ".join(settings.roots),
             )
         listener = Listener(settings, ProgramBuilder(self._updater), log)

@@ -79,9 +79,11 @@ def _settings(found: Mapping[str, Any], homes: Sequence[str]) -> Settings:
         url=found["url"],
         exchange=found.get("exchange") or EXCHANGE,
         keys=keys,
-        # Without keys an unsigned order can but choose among folders that are this user's own.
+        # Without keys an unsigned order can but choose among releases that are this user's own.
         allow_unsigned=bool(found.get("allow_unsigned", not keys)),
         roots=tuple(os.path.abspath(root) for root in roots),
+        # Nobody has said that what lies deeper, or in the other folders there, may be run.
+        deep=found.get("release_root") is not None,
         ca=found.get("ca"),
         cert=found.get("cert"),
         key=found.get("key"),

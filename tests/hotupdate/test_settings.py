@@ -89,11 +89,13 @@ def test_unsigned_only_without_a_key(tmp_path: Path) -> None:
 
 
 def test_roots() -> None:
-    """Releases lie beside the program's own folder, unless it is told where; never all of /."""
+    """Releases lie right beside the program's own folder, or where it is told; never all of /."""
     assert find(url="amqp://a/").roots == ("/srv/releases",)
     assert find(url="amqp://a/", release_root="/x").roots == ("/x",)
     environ = {"GENWSGI_AMQP_RELEASE_ROOT": "/x:/y"}
     assert find(environ, url="amqp://a/").roots == ("/x", "/y")
+    assert not find(url="amqp://a/").deep
+    assert find(url="amqp://a/", release_root="/x").deep
     assert default_roots(["/app", "/srv/a/b", "/srv/a/c"]) == ["/app", "/srv/a"]
 
 

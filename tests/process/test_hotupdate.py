@@ -280,6 +280,7 @@ def test_refusals(
         (crawler.release(4) / "crawler" / "fields.py").write_text("1 / 0\n")
         for body, outcome, reason in (
             (order(elsewhere), "refused", "is not below a release root"),
+            (order(crawler.release(2) / "crawler"), "refused", "is not right in"),
             (order(crawler.release(3)), "refused", "others may write"),
             (order(crawler.release(2), "crawler.missing"), "refused", "no module of this program"),
             (order(crawler.release(2), "json"), "refused", "no module of this program"),

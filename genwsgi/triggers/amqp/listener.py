@@ -251,6 +251,8 @@ class Listener:
                 channel.basic_nack(method.delivery_tag, requeue=True)
         except ChannelClosedByBroker:
             return True  # there is no such queue
+        # If it came since this host listens, it is in the host's own queue too, and goes first.
+        self._connection.process_data_events(time_limit=0)
         reply_to, correlation_id = properties.reply_to or "", properties.correlation_id or ""
         self._rules.take(
             Delivery(body, reply_to=reply_to, correlation_id=correlation_id, late=True)

@@ -152,7 +152,7 @@ class Obedience:
             try:
                 message = read(entry.fields)
                 if message.path:
-                    check_path(message.path, self._settings.roots)
+                    self._check(message.path)
             except Refusal as refusal:
                 self._memory.finish(key, {"outcome": Outcome.REFUSED, "error": refusal.reason})
                 continue
@@ -175,6 +175,9 @@ class Obedience:
         except Exception as error:  # noqa: BLE001 (logged) -- it must not come again and again
             self._log.exception("an order broke down before it was given")
             self._refuse(delivery, {}, Refusal(f"it broke down here: {error!r}"))
+
+    def _check(self, path: str) -> str:
+        return check_path(path, self._settings.roots, deep=self._settings.deep)
 
     def _believe(self, fields: dict[str, Any]) -> Message:
         """Return the message if it comes from somebody who may give orders."""
@@ -223,7 +226,7 @@ class Obedience:
         return {"outcome": outcome, "step": job.message.step.value}
 
     def _order(self, message: Message, fields: dict[str, Any], delivery: Delivery) -> None:
-        order = message.id or uuid.uuid4().hex
+        order = message.id or self._same(delivery) or uuid.uuid4().hex
         job = self._jobs.get(order)
         if job is not None:
             if message.step is Step.DEPLOY and job.message.step is Step.PREPARE:
@@ -250,7 +253,7 @@ class Obedience:
             delivery.settle(True)
             return
         if message.path:
-            fields = {**fields, "physical_path": check_path(message.path, self._settings.roots)}
+            fields = {**fields, "physical_path": self._check(message.path)}
         job = _Job(read(fields), fields, b"" if message.id else delivery.body)
         if message.step is Step.DEPLOY and self._memory.find(_prepared(order)) is not None:
             job.note = "it was not held here any more, and was built again"
@@ -262,6 +265,16 @@ class Obedience:
         self._jobs[order] = job
         self._join(job, delivery)
         self._request(order, job)
+
+    def _same(self, delivery: Delivery) -> str:
+        """Return the order under way that a message without an id has led to, if it is the same.
+
+        Only one that was found can be: had it been sent anew since this host listens, then it would
+        come to the host's own queue as well.
+        """
+        if not delivery.late:
+            return ""
+        return next((key for key, job in self._jobs.items() if job.body == delivery.body), "")
 
     def _word(self, order: str, job: _Job, issued_at: float | None, delivery: Delivery) -> None:
         """The order comes whose release is being prepared here, or held: that is to go live."""

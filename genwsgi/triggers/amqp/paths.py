@@ -23,11 +23,14 @@ MOST: Final = 200_000
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
-def check_path(path: str, roots: Iterable[str], uid: int | None = None) -> str:
+def check_path(
+    path: str, roots: Iterable[str], uid: int | None = None, *, deep: bool = True
+) -> str:
     """Return the real path of the folder ``path``, which an order may have code imported from.
 
     :param roots: the release roots; symlinks in them are resolved.
     :param uid: whose it may be besides root's; this process's user unless given.
+    :param deep: it may lie below a root at any depth, or else only right in one.
     :raises Refusal: it is no folder, lies elsewhere, or others may write in it.
     """
     owners = {0, os.geteuid() if uid is None else uid}
@@ -37,6 +40,8 @@ def check_path(path: str, roots: Iterable[str], uid: int | None = None) -> str:
         raise Refusal(f"physical_path {path} can't be followed: {_why(error)}") from error
     bases = [os.path.realpath(root) for root in roots]
     base = next((root for root in bases if real != root and _below(real, root)), None)
+    if base is not None and not deep and os.path.dirname(real) not in bases:
+        raise Refusal(f"physical_path {path} is not right in {', '.join(bases)} (release_root)")
     if base is None:
         shown = ", ".join(bases) or "none is given"
         raise Refusal(f"physical_path {path} is not below a release root (--release-root: {shown})")

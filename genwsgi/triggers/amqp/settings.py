@@ -37,6 +37,7 @@ class Settings:
     :ivar keys: what signs; the first one signs, all are believed.
     :ivar allow_unsigned: obey messages without a signature as well.
     :ivar roots: the release roots, below which a path in a message must lie.
+    :ivar deep: it may do so at any depth, or else only right in one of them.
     :ivar ca, cert, key: PEM files: who vouches for the broker, and who we are (TLS).
     :ivar window: for how long a signed order is good, in seconds.
     """
@@ -46,6 +47,7 @@ class Settings:
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     allow_unsigned: bool = False
     roots: tuple[str, ...] = ()
+    deep: bool = True
     ca: str | None = None
     cert: str | None = None
     key: str | None = None

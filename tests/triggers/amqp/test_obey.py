@@ -214,6 +214,20 @@ def test_an_old_order_that_a_latecomer_finds_is_refused_quietly(caplog: pytest.L
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]
 
 
+def test_a_message_without_an_id_that_is_found_while_it_is_obeyed_is_the_same():
+    """It comes twice to a host that connects; one that comes to its own queue is always anew."""
+    host = Host()
+    host.deliver(model_path="shop")
+    host.deliver(late=True, model_path="shop")
+    assert len(host.ids) == 1
+    host.deliver(late=True, model_path="shop.cart")
+    host.deliver(model_path="shop")
+    assert len(host.ids) == 3
+    for tell in host.builder.tell.values():
+        tell(COMMITTED)
+    assert host.settled == [True] * 4
+
+
 def test_an_order_that_comes_again_is_done_once():
     """While it is under way both are acknowledged together; afterwards its outcome is answered."""
     host = Host()

@@ -51,6 +51,19 @@ def test_what_is_not_below_a_root_is_refused(root: Path):
     assert "none is given" in refused(root / "one")
 
 
+def test_where_a_release_lies_right_in_a_root_nothing_deeper_may_be_named(root: Path):
+    """A folder in a release, and one that a link right in the root leads to, are refused there."""
+    inner = root / "one" / "vendor"
+    inner.mkdir(mode=0o755)
+    (root / "link").symlink_to(inner)
+    roots = [str(root)]
+    assert check_path(str(root / "one"), roots, deep=False) == os.path.realpath(root / "one")
+    assert check_path(str(inner), roots) == os.path.realpath(inner)
+    for path in (inner, root / "link"):
+        with pytest.raises(Refusal, match="is not right in"):
+            check_path(str(path), roots, deep=False)
+
+
 def test_what_is_no_folder_is_refused(root: Path):
     """A path that leads nowhere, to a file, in a circle, or that no file can have is refused."""
     (root / "circle").symlink_to(root / "circle")
