@@ -17,8 +17,8 @@ from tests.jobs import ROOT, Done, Job, run_all
 from tests.plan import ENVIRONMENTS, LONG, Plan, checks
 from tests.pythons import Pythons, find
 
-#: How many processes run at a time: those that only wait must not keep the others from working.
-AT_ONCE = max(2, len(os.sched_getaffinity(0)))
+#: How many files of tests run at a time: one more than can work, for there is one that only waits.
+AT_ONCE = len(os.sched_getaffinity(0)) + 1
 
 DESCRIPTION = """\
 Runs ruff, mypy, import-linter and interrogate, the tests of isolation on every other CPython that
