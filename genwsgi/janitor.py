@@ -24,6 +24,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.isolation import effects
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.roots import OUTSIDE, name_holder, thread_place
+from genwsgi.steps import step
 
 log = logging.getLogger("genwsgi")
 
@@ -76,6 +77,11 @@ class _Retired:
     @property
     def gone(self) -> bool:
         return self.table is None or self.table() is None
+
+    def step(self, name: str, since: float | None, until: float) -> dict[str, object]:
+        """The fields of a log record about it; the step took from ``since`` to ``until``."""
+        seconds = None if since is None else until - since
+        return step(name, release=self.release, generation=self.number, seconds=seconds)
 
 
 class Janitor:
@@ -165,6 +171,7 @@ class Janitor:
         return None if self._ended else min((one.again for one in self._left), default=None)
 
     def _tear_down(self, generation: Generation) -> _Retired:
+        came = time.monotonic()
         threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         of_it = effects.effects_of(generation)
         table: Any = generation.modules
@@ -181,7 +188,9 @@ class Janitor:
         except BaseException:  # the janitor has others to tear down
             log.exception("%s could not be torn down whole", generation.name)
         threads.update(of_it.stragglers() if of_it is not None else ())
-        log.info("%s has retired", generation.name)
+        log.info(
+            "%s has retired", generation.name, extra=known.step("retired", known.replaced, came)
+        )
         return known
 
     def _collect(self) -> None:
@@ -213,11 +222,9 @@ class Janitor:
             now = time.monotonic()
 
     def _is_gone(self, one: _Retired) -> None:
-        if one.told:
-            seconds = time.monotonic() - one.since
-            log.info("%s is collected at last, %.0f s after it retired", one.name, seconds)
-        else:
-            log.info("%s is collected", one.name)
+        now = time.monotonic()
+        late = f" at last, {now - one.since:.0f} s after it retired" if one.told else ""
+        log.info("%s is collected%s", one.name, late, extra=one.step("collected", one.since, now))
         left = [thread for thread in list(one.threads) if thread.is_alive()]
         if left and not one.told:
             places = ", ".join(f"{thread.name} at {thread_place(thread)}" for thread in left)

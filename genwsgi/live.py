@@ -28,6 +28,7 @@ from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.snapshot import Store
 from genwsgi.janitor import Janitor
 from genwsgi.keeping import kept
+from genwsgi.steps import step
 from genwsgi.target import Target
 from genwsgi.verification import Verification
 
@@ -126,6 +127,7 @@ class LiveApplication:
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
         :raises GenwsgiError: it is closed, or was closed meanwhile.
         """
+        began = time.monotonic()
         with self._working():
             self._be_open()
             self._be_somewhere()
@@ -135,6 +137,8 @@ class LiveApplication:
                 generation = Generation(self._number, release)
 
             def verify(candidate: Generation) -> None:
+                if verdicts is None:  # else it is a look at the scope, and will not serve
+                    _say_built(candidate, time.monotonic() - began)
                 try:
                     self._verification.run(candidate, on_check)
                 except VerificationError as error:
@@ -315,6 +319,17 @@ class LiveApplication:
         if over:
             effects.uninstall()
             imports.uninstall(self._current)
+
+
+def _say_built(generation: Generation, seconds: float) -> None:
+    release, number = generation.release, generation.number
+    log.info(
+        "release %s is built as %s in %.3f s",
+        release,
+        generation.name,
+        seconds,
+        extra=step("built", release=release, generation=number, seconds=seconds),
+    )
 
 
 def _status(generation: Generation) -> GenerationStatus:

@@ -28,6 +28,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.interrupt import interrupt, where
 from genwsgi.isolation.effects import effects_of
 from genwsgi.isolation.effects.checks import Checks
+from genwsgi.steps import step
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -108,7 +109,13 @@ class Verification:
         for done, (name, check) in enumerate(checks):
             on_look = partial(on_check, done, len(checks)) if on_check is not None else None
             seconds = self._wait_for(name, check, on_look)
-            log.info("%s passed %s in %.3f s", generation.name, name, seconds)
+            extra = step(
+                "verified",
+                release=generation.release,
+                generation=generation.number,
+                seconds=seconds,
+            )
+            log.info("%s passed %s in %.3f s", generation.name, name, seconds, extra=extra)
 
     def _wait_for(
         self, name: str, check: Callable[[], None], on_look: Callable[[], None] | None

@@ -30,6 +30,7 @@ from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, Snapsho
 from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.generation import Generation
 from genwsgi.live import LiveApplication
+from genwsgi.steps import step
 
 #: Between two attempts to reach a coordinator that is away, in seconds: first and longest.
 RECONNECT = (0.05, 1.0)
@@ -344,10 +345,19 @@ class Agent:
         if self._prepared is None:
             return
         (release, generation), self._prepared = self._prepared, None
+        began = time.monotonic()
         self._live.swap(generation)
+        took = time.monotonic() - began
         self._current = release
         self._health.problems.end("release")
-        self._log.info("release %s is live as %s", label(release), generation.name)
+        self._log.info(
+            "release %s is live as %s",
+            label(release),
+            generation.name,
+            extra=step(
+                "swapped", release=label(release), generation=generation.number, seconds=took
+            ),
+        )
         self._acknowledge()
         self._settled.set()
 

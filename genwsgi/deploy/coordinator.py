@@ -316,6 +316,11 @@ class Coordinator(Moves):
         return self._release
 
     @property
+    def deploy(self) -> Deploy | None:
+        """The running deploy, to be read only."""
+        return self._deploy
+
+    @property
     def last(self) -> OrderOutcome | None:
         """The latest outcome of an order."""
         return self._book.last

@@ -18,6 +18,7 @@ from typing import Any
 
 from genwsgi.deploy import control, framing, protocol
 from genwsgi.deploy.actions import Held
+from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.coordinator import (
     Action,
     Coordinator,
@@ -32,9 +33,8 @@ from genwsgi.deploy.framing import clip
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.problems import NO_MORE, ProblemBook
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, label
+from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
 from genwsgi.deploy.tallies import Tallies
@@ -97,6 +97,7 @@ class CoordinatorServer:
         self._upkeep = Upkeep(directory, source.store, self._problems, self._write_again, recovered)
         self._journal = Journal(directory, self._upkeep.failed)
         self._desk = Desk(self._wake, log)
+        self._chronicle = Chronicle(log)
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._peers = Peers(self._selector, log, self._hear, self._forget, self._cant_accept)
@@ -338,7 +339,7 @@ class CoordinatorServer:
 
     def _order(self, order: Order, attempt: int = 1) -> None:
         self._journal.add(order, attempt)
-        self._log.info("order %s: deploy by %s: %s", order.id, order.trigger, order.detail)
+        self._chronicle.ordered(order)
         self._perform(self._decision.order(order, time.monotonic()))
 
     def _resume_orders(self) -> None:
@@ -392,6 +393,7 @@ class CoordinatorServer:
                     failed = self._decision.record_failed(reason, time.monotonic())
                     self._lists.appendleft(failed)
                     return
+                self._chronicle.ready(self._decision.deploy, time.monotonic())
                 self._follow()
             elif isinstance(action, Send):
                 peer = self._peers.get(action.worker)
@@ -405,11 +407,7 @@ class CoordinatorServer:
     def _take_snapshot(self, action: TakeSnapshot) -> None:
         self._swept = None
         if action.additions:
-            self._log.info(
-                "order %s begins anew, for its scope was too small: %s",
-                action.order.id,
-                "; ".join(map(in_words, action.additions)),
-            )
+            self._chronicle.grows(action.order, action.additions)
         order = action.order
         try:
             reading = self._source.read(
@@ -433,9 +431,9 @@ class CoordinatorServer:
             self._read = reading.watched
             now = time.monotonic()
             self._perform(self._decision.serving(self._directory.serving(), now))
-            self._perform(
-                self._decision.snapshot_taken(reading.digest, now, time.time(), reading.path)
-            )
+            actions = self._decision.snapshot_taken(reading.digest, now, time.time(), reading.path)
+            self._chronicle.read(self._decision.deploy, now)
+            self._perform(actions)
 
     def _follow(self) -> None:
         """Have the folders watched that the code of the committed release is imported from."""
@@ -448,32 +446,14 @@ class CoordinatorServer:
             self._log.exception("the folders that code comes from now can't be watched")
 
     def _hold(self, held: Held) -> None:
-        order = held.order
-        self._log.info(
-            "order %s by %s: prepared, and held for the word for %g s at most",
-            order.id,
-            order.trigger,
-            order.hold,
-        )
-        self._desk.held(order, held.release, held.seconds)
+        self._chronicle.held(held.order)
+        self._desk.held(held.order, held.release, held.seconds)
 
     def _report(self, order: Order, outcome: OrderOutcome) -> None:
         self._journal.remove(order)
         release = self._decision.release
         self._desk.ended(outcome, release)
-        what = f"order {order.id} by {order.trigger}: {outcome.outcome}"
-        if outcome.outcome == Outcome.COMMITTED:
-            note = f"; {outcome.reason}" if outcome.reason else ""
-            self._log.info(
-                "%s: release %s is live after %.3f s%s", what, label(release), outcome.seconds, note
-            )
-        elif outcome.outcome in (Outcome.FAILED, Outcome.REFUSED):
-            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
-            self._log.error(
-                "%s: %s; release %s serves on%s", what, outcome.reason, label(release), trace
-            )
-        else:
-            self._log.info("%s: %s", what, outcome.reason)
+        self._chronicle.ended(order, outcome, release)
         client = self._clients.pop(order.id, None)
         if client is not None:
             self._peers.send(client, outcome)

@@ -124,6 +124,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "watch_interval": cfg.watch_interval,
             "build_timeout": cfg.build_timeout,
             "handed": self.handed,
+            "log_json": cfg.log_json,
             "uid": cfg.uid,
             "gid": cfg.gid,
             "initgroups": cfg.initgroups,

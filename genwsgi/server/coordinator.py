@@ -18,6 +18,7 @@ from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.snapshot import Store
+from genwsgi.server.jsonlines import with_json
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.systemd import mouth
 from genwsgi.triggers.others import find_others
@@ -65,7 +66,8 @@ def main(options: dict[str, Any]) -> None:
     cfg = Config(prog="genwsgi")
     for name, value in options["log"].items():
         cfg.set(name, value)
-    logger = cfg.logger_class(cfg)
+    made = with_json(cfg.logger_class) if options["log_json"] else cfg.logger_class
+    logger = made(cfg)
     log = join_error_log()
     util._setproctitle(f"coordinator [{cfg.proc_name}]")
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])

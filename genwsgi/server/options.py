@@ -236,6 +236,8 @@ OPTIONS = (
         _directory, meta="FILE"),
     Option("release_root", "A folder below which the folders must lie that orders name. "
         f"{_SEVERAL}", _texts, default=(), meta="DIR", action="append"),
+    Option("log_json", "Write the error log, gunicorn's and genwsgi's, as JSON lines: one object "
+        "for each record.", _boolean, default=False, action="store_true"),
     Option("generation_header", "Tell in this response header which generation served the request; "
         "X-Generation unless named.", _header, meta="NAME", nargs="?", const="X-Generation"),
 )  # fmt: skip

@@ -11,15 +11,17 @@ import difflib
 import platform
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import gunicorn
 from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers import SUPPORTED_WORKERS
 
 from genwsgi import completion
 from genwsgi._version import __version__
 from genwsgi.errors import OptionError
+from genwsgi.server.jsonlines import with_json
 from genwsgi.server.options import OPTIONS
 from genwsgi.triggers.amqp.settings import from_options
 
@@ -129,6 +131,12 @@ class GenwsgiConfig(Config):
             sync = isinstance(kind, str) and (kind == "sync" or kind.endswith("SyncWorker"))
             self.settings["threads"].set(1 if sync else THREADS)
 
+    @property
+    def logger_class(self) -> Any:
+        """The logger class that is given, or gunicorn's; with ``log_json`` it writes JSON lines."""
+        given = super().logger_class
+        return with_json(given) if self.log_json else given
+
     def parser(self) -> argparse.ArgumentParser:
         """Return a parser that knows every option of gunicorn and of ours."""
         parser = _Parser(
@@ -213,12 +221,30 @@ def check(cfg: Config) -> None:
             "--paste loads an application that has no module to build anew: write a module with "
             "application = paste.deploy.loadapp(...) and serve that"
         )
+    _check_log(cfg)
     from_options({option.name: getattr(cfg, option.name) for option in OPTIONS})
     both = sorted(set(cfg.scope) & set(cfg.share))
     if both:
         raise OptionError(
             f"{', '.join(both)} can't be both imported afresh (--scope) and shared (--share): "
             "leave it out of one of them"
+        )
+
+
+def _check_log(cfg: Config) -> None:
+    if not cfg.log_json:
+        return
+    for name in ("logconfig", "logconfig_dict", "logconfig_json"):
+        if getattr(cfg, name):
+            raise OptionError(
+                f"--log-json says how the error log is written, and so does {name}: leave one out, "
+                "or give the formatter genwsgi.server.jsonlines.JSONFormatter there"
+            )
+    given = Config.logger_class.fget(cfg)
+    if not issubclass(given, Logger):
+        raise OptionError(
+            f"--log-json needs a logger class that is made from gunicorn's, and {given.__name__} "
+            "is not: leave one of them out"
         )
 
 

@@ -76,6 +76,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "gid": os.getegid(),
         "initgroups": False,
         "handed": {},
+        "log_json": False,
         "log": {"errorlog": str(tmp_path / "error.log"), "loglevel": "info"},
     }
     digest = make_source(options, Store(directory.store)).take()

@@ -162,6 +162,7 @@ def test_a_second_import_registers_nothing_twice() -> None:
 
 #: (name, default, words on a command line, value in a config file, the value both mean)
 SOURCES: list[tuple[str, object, str, object, object]] = [
+    ("log_json", False, "--log-json", True, True),
     ("watch", True, "--no-watch", False, False),
     ("watch_polling", False, "--watch-polling", True, True),
     ("watch_interval", 1.0, "--watch-interval 2.5", 2.5, 2.5),
@@ -504,6 +505,33 @@ def test_worker_classes_given_as_classes_are_looked_at() -> None:
     assert refusal(cfg).startswith("worker class Mine can't be used: ")
     cfg.set("worker_class", type("Good", (), {"__module__": "gunicorn.workers.gasgiant"}))
     check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("logconfig_dict = {'version': 1}", "--log-json says how the error log is written, "),
+        ("class Mine:\n    pass\nlogger_class = Mine", "--log-json needs a logger class that is "),
+    ],
+)
+def test_json_lines_are_refused_where_they_can_not_be_written(
+    load: Load, file: str, line: str
+) -> None:
+    """Another format, or a logger that is none of gunicorn's, contradicts --log-json."""
+    assert refusal(load("--log-json", file=file)).startswith(line)
+    check(load(file=file))
+
+
+def test_json_lines_are_written_by_whatever_logger_is_given(load: Load) -> None:
+    """A logger class of one's own, made from gunicorn's, keeps working with --log-json."""
+    file = (
+        "from gunicorn.glogging import Logger\nclass Mine(Logger):\n    pass\nlogger_class = Mine"
+    )
+    given = load(file=file).logger_class
+    assert given.__name__ == "Mine"
+    with_json = load("--log-json", file=file)
+    check(with_json)
+    assert with_json.logger_class.__mro__[1].__name__ == "Mine"
 
 
 @pytest.mark.parametrize(
