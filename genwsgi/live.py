@@ -98,6 +98,11 @@ class LiveApplication:
         """The generation that new requests get."""
         return self._switch.current
 
+    @property
+    def parked(self) -> Generation | None:
+        """The replaced generation that is kept ready to be current again."""
+        return self._switch.parked
+
     def _current(self) -> Generation | None:
         return self._switch.current
 
@@ -190,8 +195,11 @@ class LiveApplication:
                     os.chdir(self._folder)
                     log.info("the working directory was deleted; it is %s now", self._folder)
 
-    def swap(self, generation: Generation) -> None:
-        """Make a ready generation the current one: one pointer assignment."""
+    def swap(self, generation: Generation, *, park: bool = False) -> None:
+        """Make a ready, or parked, generation the current one: one pointer assignment.
+
+        :param park: keep the one that it replaces ready to be swapped in again.
+        """
         with self._lock:
             self._ready.discard(generation)
             first, self._started = not self._started, True
@@ -200,10 +208,19 @@ class LiveApplication:
             self._janitor.start()
         if self.counting:
             self._count(generation)
-        self._switch.swap(generation)
+        self._switch.swap(generation, park=park)
+
+    def unpark(self) -> None:
+        """Let the parked generation drain, if there is one."""
+        self._switch.unpark()
 
     def discard(self, generation: Generation) -> None:
-        """Drop a ready generation that will not be swapped in; :meth:`close` may have done it."""
+        """Drop a ready generation that will not be swapped in; :meth:`close` may have done it.
+
+        One that is parked stays so.
+        """
+        if generation.state is State.PARKED:
+            return
         with self._working():
             with self._lock:
                 if self._closed and generation not in self._ready:
@@ -249,9 +266,7 @@ class LiveApplication:
         Oldest first.  Any thread may ask.
         """
         # Those that serve first: one that retires meanwhile is seen twice rather than not at all.
-        current = self._switch.current
-        serving = [*self._switch.draining(), *([current] if current else [])]
-        found = {one.number: one for one in map(_status, serving)}
+        found = {one.number: one for one in map(_status, self._switch.held())}
         for held in self._janitor.held():
             found[held.number] = GenerationStatus(
                 held.number,
@@ -275,9 +290,12 @@ class LiveApplication:
         )
 
     def _count(self, generation: Generation) -> None:
-        assert generation.application is not None, "only what is built can serve"
-        meter = Meter()
-        generation.application = counted(generation.application, meter)
+        """Count its requests; those of one that was parked go on under its new release."""
+        _, meter = self._meters.get(generation.number, ("", None))
+        if meter is None:
+            assert generation.application is not None, "only what is built can serve"
+            meter = Meter()
+            generation.application = counted(generation.application, meter)
         self._meters[generation.number] = generation.release, meter
         while len(self._meters) > COUNTED:
             del self._meters[min(self._meters)]

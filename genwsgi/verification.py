@@ -122,14 +122,13 @@ class Verification:
     ) -> float:
         """Run one check and wait for its end; return how many seconds it took."""
         started = time.monotonic()
-        ended, given_up = threading.Event(), threading.Event()
+        ended = threading.Event()
         failure: list[VerificationError] = []
 
         def run() -> None:
             try:
                 try:
-                    if not given_up.is_set():
-                        check()
+                    check()
                 except VerificationError as error:
                     failure.append(error)
                 finally:
@@ -138,25 +137,17 @@ class Verification:
                 pass
 
         thread = threading.Thread(target=run, name=f"genwsgi-verify {name}", daemon=True)
-
-        def stop() -> None:
-            given_up.set()  # before it has begun, it can't be interrupted
+        thread.start()
+        try:
+            while not ended.wait(LOOK):
+                if on_look is not None:
+                    on_look()
+                if time.monotonic() >= started + self._timeout:
+                    reason = f"has not ended within {self._timeout:g} s"
+                    raise VerificationError(name, reason, f"It is at\n{where(thread)}")
+        finally:
             if not ended.is_set():
                 interrupt(thread)
-
-        try:
-            try:
-                thread.start()
-                while not ended.wait(LOOK):
-                    if on_look is not None:
-                        on_look()
-                    if time.monotonic() >= started + self._timeout:
-                        reason = f"has not ended within {self._timeout:g} s"
-                        raise VerificationError(name, reason, f"It is at\n{where(thread)}")
-            finally:
-                stop()
-        finally:
-            stop()  # whoever gives this build up may have interrupted the first attempt
         if failure:
             raise failure[0].with_traceback(None)
         return time.monotonic() - started

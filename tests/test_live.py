@@ -77,6 +77,26 @@ def test_requests_are_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     assert found == [(3, 1), (4, 1)]
 
 
+def test_parked_generation_serves_again(site: Site) -> None:
+    """A generation that was parked comes back with its state; nothing of it has been ended."""
+    site.write(shop="hits = []\nimport genwsgi\ngenwsgi.on_retire(lambda: hits.append('ended'))\n")
+    first = site.serve()
+    hits = first.modules.modules["shop"].hits
+    hits.append("served")
+    second = site.build()
+    site.live.swap(second, park=True)
+    assert [one.state for one in site.live.status()] == ["parked", "current"]
+    assert site.live.parked is first
+    site.live.discard(first)  # an order that was called off
+    site.live.swap(first)
+    assert b"".join(site.request(lambda: "/".join(hits))) == b"served"
+    wait_until(lambda: second.state is State.RETIRED, what="the second retires")
+    third = site.build()
+    site.live.swap(third, park=True)
+    site.live.unpark()
+    wait_until(lambda: hits[-1] == "ended", what="the first ends when its time is over")
+
+
 def test_held_snapshot(site: Site) -> None:
     """A snapshot is held while its generation lives, and let go when that retires."""
     first, second = site.two(shop="V = VERSION\n")

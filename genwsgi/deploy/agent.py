@@ -23,6 +23,7 @@ from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.health import Health
+from genwsgi.deploy.parking import Parking
 from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, label
 from genwsgi.deploy.rundir import RunDirectory
@@ -41,8 +42,9 @@ STOP_WITHIN = 5.0
 #: How often the coordinator is told of old generations as long as there are any, in seconds.
 TELL = 1.0
 
-#: How often it is told what has become of requests, where they are counted, in seconds.
-COUNT = 1.0
+#: How often it is told what has become of requests, where they are counted, in seconds: as a rule,
+#: and in a probation.
+COUNT = (1.0, 0.25)
 
 #: Of how many generations it is told at most; the rest is in the log.
 TOLD = 50
@@ -61,10 +63,23 @@ class Agent:
 
     :param live: the application of this process.
     :param directory: the server's run directory.
+    :param probation: how long the coordinator watches what becomes of requests after a swap, in
+        seconds; 0: it doesn't.
+    :param park: whether what is replaced is kept ready for that time.
     """
 
-    def __init__(self, live: LiveApplication, directory: RunDirectory, log: logging.Logger) -> None:
+    def __init__(
+        self,
+        live: LiveApplication,
+        directory: RunDirectory,
+        log: logging.Logger,
+        *,
+        probation: float = 0.0,
+        park: bool = False,
+    ) -> None:
         self._live = live
+        self._probation = probation
+        self._parking = Parking(live, probation if park else 0.0)
         self._directory = directory
         self._log = log
         self._current: Release | None = None
@@ -81,6 +96,7 @@ class Agent:
         self._tell_at: float | None = None
         self._counted: tuple[GenerationCounts, ...] = ()
         self._count_at = time.monotonic()
+        self._watched_until = 0.0
         self._settled = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
@@ -261,6 +277,10 @@ class Agent:
 
     def _build(self, release: Release, *, catch_up: bool, look: bool) -> None:
         self._retry_at = None
+        parked = self._parking.find(release)
+        if parked is not None:
+            self._ready(release, parked, 0.0, catch_up=catch_up)
+            return
         # What is committed is served, with whatever scope it has.
         build = BackgroundBuild(
             self._live,
@@ -298,6 +318,7 @@ class Agent:
             elif build.generation is not None:
                 self._live.discard(build.generation)
         now = time.monotonic()
+        self._parking.attend(now, self._prepared[1] if self._prepared else None)
         for deadline, build, release in self._stopping:
             if now >= deadline and build.running:
                 self._log.warning(
@@ -312,11 +333,7 @@ class Agent:
 
     def _conclude(self, release: Release, build: BackgroundBuild, catch_up: bool) -> None:
         if build.generation is not None:
-            self._prepared = (release, build.generation)
-            if catch_up:
-                self._swap()
-            else:
-                self._send(protocol.Ready(release.number, build.seconds))
+            self._ready(release, build.generation, build.seconds, catch_up=catch_up)
             return
         error = build.error
         trace = error.traceback if error is not None else ""
@@ -341,13 +358,25 @@ class Agent:
         if not catch_up:
             self._follow(self._directory.committed())
 
+    def _ready(
+        self, release: Release, generation: Generation, seconds: float, *, catch_up: bool
+    ) -> None:
+        self._prepared = (release, generation)
+        if catch_up:
+            self._swap()
+        else:
+            self._send(protocol.Ready(release.number, seconds))
+
     def _swap(self) -> None:
         if self._prepared is None:
             return
         (release, generation), self._prepared = self._prepared, None
         began = time.monotonic()
-        self._live.swap(generation)
-        took = time.monotonic() - began
+        self._parking.swap(release, generation, self._current)
+        self._count_at = time.monotonic()
+        took = self._count_at - began
+        watched = self._probation if release.back_to is None else 0.0
+        self._watched_until = self._count_at + watched
         self._current = release
         self._health.problems.end("release")
         self._log.info(
@@ -393,11 +422,12 @@ class Agent:
         now = time.monotonic()
         if not self._live.counting or now < self._count_at:
             return
-        self._count_at = now + COUNT
+        self._count_at = now + COUNT[now < self._watched_until]
         before, self._counted = self._counted, self._live.counts()
         news = tuple(one for one in self._counted if one not in before)
         if news:
-            self._send(protocol.Counts(os.getpid(), news))
+            left = max(0.0, self._watched_until - now)
+            self._send(protocol.Counts(os.getpid(), news, left))
 
     def _acknowledge(self) -> None:
         current = self._live.current
@@ -445,6 +475,8 @@ class Agent:
             moments.append(self._tell_at)
         if self._live.counting:
             moments.append(self._count_at)
+        if self._parking.until is not None:
+            moments.append(self._parking.until)
         return max(0.0, min(moments) - time.monotonic())
 
     def _wait_for_wake(self, pause: float) -> None:

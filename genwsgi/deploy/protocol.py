@@ -177,14 +177,16 @@ class Problems:
 class Counts:
     """What has become of the requests of the worker's generations: of those that had some lately.
 
-    Sent about every second, and only where requests are counted.
+    Sent about every second, in a probation more often, and only where requests are counted.
 
     :ivar pid: the worker's process: what it has told stays known when its connection is gone.
     :ivar generations: all that is known of each, not only what is new.
+    :ivar left: what is left of the current release's probation, in seconds.
     """
 
     pid: int
     generations: tuple[GenerationCounts, ...]
+    left: float = 0.0
 
 
 @dataclass(frozen=True)

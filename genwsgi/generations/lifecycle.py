@@ -6,10 +6,10 @@ is a row of :data:`TRANSITIONS`.  An event that the state does not allow raises 
 ::
 
     building -built-> ready -swapped in-> current -swapped out-> draining -drained-> retired
-        |               |
-      failed        discarded
-        |               |
-        +-> discarded <-+
+        |               |                  |   ^                    ^
+      failed        discarded         parked   swapped in           |
+        |               |                  v   |                    |
+        +-> discarded <-+                 parked --------swapped out+
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class State(Enum):
     BUILDING = "building"
     READY = "ready"
     CURRENT = "current"
+    PARKED = "parked"
     DRAINING = "draining"
     RETIRED = "retired"
     DISCARDED = "discarded"
@@ -38,6 +39,7 @@ class Event(Enum):
     DISCARDED = "discarded"
     SWAPPED_IN = "swapped in"
     SWAPPED_OUT = "swapped out"
+    PARKED = "parked"
     DRAINED = "drained"
 
 
@@ -47,6 +49,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.READY, Event.DISCARDED): State.DISCARDED,
     (State.READY, Event.SWAPPED_IN): State.CURRENT,
     (State.CURRENT, Event.SWAPPED_OUT): State.DRAINING,
+    (State.CURRENT, Event.PARKED): State.PARKED,
+    (State.PARKED, Event.SWAPPED_IN): State.CURRENT,
+    (State.PARKED, Event.SWAPPED_OUT): State.DRAINING,
     (State.DRAINING, Event.DRAINED): State.RETIRED,
 }
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -38,7 +38,7 @@ class Statistics:
     """What a switch holds at one moment.
 
     :ivar current: number of the current generation, or ``None`` before the first swap.
-    :ivar leases: open leases by generation number, of the current and of all draining generations.
+    :ivar leases: open leases by number, of the current, the parked and all draining generations.
     :ivar swaps: how many swaps there have been.
     """
 
@@ -59,6 +59,7 @@ class Switch:
         self._lock = threading.Lock()
         self._on_retire = on_retire
         self._current: Generation | None = None
+        self._parked: Generation | None = None
         self._draining: set[Generation] = set()
         self._drained: deque[Generation] = deque()
         self._swaps = 0
@@ -71,10 +72,23 @@ class Switch:
         """The generation that new requests get."""
         return self._current
 
+    @property
+    def parked(self) -> Generation | None:
+        """The replaced generation that is kept ready to be current again."""
+        return self._parked
+
     def draining(self) -> list[Generation]:
         """The replaced generations that still have leases, oldest first.  Any thread may ask."""
         with self._locked():
             return sorted(self._draining, key=lambda generation: generation.number)
+
+    def held(self) -> list[Generation]:
+        """Those that drain, the parked one and the current one.  Any thread may ask."""
+        with self._locked():
+            return self._held()
+
+    def _held(self) -> list[Generation]:
+        return [*self._draining, *(one for one in (self._parked, self._current) if one)]
 
     def lease(self, environ: Mapping[str, Any] | None = None) -> Lease:
         """Take a lease on the current generation.  Any thread may call this.
@@ -112,36 +126,53 @@ class Switch:
             self._drained.append(generation)
             self._let_drained_go()
 
-    def swap(self, generation: Generation) -> Generation | None:
-        """Make the ready ``generation`` the current one and return the one it replaces.
+    def swap(self, generation: Generation, *, park: bool = False) -> Generation | None:
+        """Make the ready, or parked, ``generation`` the current one; return the one it replaces.
 
+        One that was parked and is not ``generation`` begins to drain.
+
+        :param park: keep the replaced one ready to be swapped in again, until :meth:`unpark`.
         :raises IllegalTransition: ``generation`` is not ready; nothing is changed.
         """
         with self._locked():
             generation.advance(Event.SWAPPED_IN)
+            generation.replaced = None
+            parked, self._parked = self._parked, None
             replaced, self._current = self._current, generation
             self._swaps += 1
-            retired = replaced is not None and self._replace(replaced)
-        if replaced is not None and retired:
-            self._on_retire(replaced)
+            leaving = [parked] if parked is not generation else []
+            if park and replaced is not None:
+                replaced.advance(Event.PARKED)
+                replaced.replaced = monotonic()
+                self._parked = replaced
+            else:
+                leaving.append(replaced)
+            retired = self._replace(leaving)
+        self._retire(retired)
         return replaced
+
+    def unpark(self) -> None:
+        """Let the parked generation go, if there is one: it drains."""
+        with self._locked():
+            parked, self._parked = self._parked, None
+            retired = self._replace([parked])
+        self._retire(retired)
 
     def close(self) -> None:
         """Let the current generation go as well: it retires with its last lease, or at once."""
         with self._locked():
-            replaced, self._current = self._current, None
-            retired = replaced is not None and self._replace(replaced)
-        if replaced is not None and retired:
-            self._on_retire(replaced)
+            leaving = [self._parked, self._current]
+            self._parked = self._current = None
+            retired = self._replace(leaving)
+        self._retire(retired)
 
     def statistics(self) -> Statistics:
         """Return what the switch holds now.  Any thread may call this."""
         with self._locked():
             current = self._current
-            held = [*self._draining, *([current] if current else [])]
             return Statistics(
                 current=current.number if current else None,
-                leases={generation.number: len(generation.leases) for generation in held},
+                leases={one.number: len(one.leases) for one in self._held()},
                 swaps=self._swaps,
             )
 
@@ -173,15 +204,23 @@ class Switch:
                         retired.append(generation)
             finally:
                 self._lock.release()
-            for generation in retired:
-                self._on_retire(generation)
+            self._retire(retired)
 
-    def _replace(self, generation: Generation) -> bool:
-        """Begin to drain; say whether there was nothing to wait for.  The lock is held."""
-        generation.advance(Event.SWAPPED_OUT)
-        generation.replaced = monotonic()
-        self._draining.add(generation)
-        return self._leave_if_drained(generation)
+    def _replace(self, leaving: list[Generation | None]) -> list[Generation]:
+        """Have ``leaving`` begin to drain; return those that have drained.  The lock is held."""
+        retired = []
+        for generation in leaving:
+            if generation is not None:
+                generation.advance(Event.SWAPPED_OUT)
+                generation.replaced = generation.replaced or monotonic()
+                self._draining.add(generation)
+                if self._leave_if_drained(generation):
+                    retired.append(generation)
+        return retired
+
+    def _retire(self, retired: Iterable[Generation]) -> None:
+        for generation in retired:
+            self._on_retire(generation)
 
     def _leave_if_drained(self, generation: Generation) -> bool:
         """Take a draining generation without leases off the books; say whether it was.

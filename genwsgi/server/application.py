@@ -236,8 +236,15 @@ class GenwsgiApplication(WSGIApplication, _Run):
             header=self.cfg.generation_header,
             folder=self.cfg.chdir,
             verification=self.verification(),
+            counting=self.cfg.probation is not None,
         )
-        agent = Agent(live, self.directory, log)
+        agent = Agent(
+            live,
+            self.directory,
+            log,
+            probation=self.cfg.probation or 0.0,
+            park=self.cfg.park,
+        )
         memory.settle()
         try:
             agent.boot()

@@ -49,6 +49,20 @@ def _seconds(option: Option, value: object) -> float:
     return seconds
 
 
+def _share(option: Option, value: object) -> float:
+    """A part of all: ``"5%"``, or 0.05."""
+    wanted = "a part of all requests, such as 5% or 0.05"
+    text = f"{value:.17g}" if isinstance(value, float) else str(value).strip()
+    number, percent = (text[:-1], 100) if text.endswith("%") else (text, 1)
+    try:
+        part = float(number) / percent
+    except ValueError as error:
+        raise option.refuse(value, wanted) from error
+    if not 0 <= part < 1:
+        raise option.refuse(value, wanted)
+    return part
+
+
 def _texts(option: Option, value: object) -> tuple[str, ...]:
     if isinstance(value, (str, os.PathLike)):
         value = [value]
@@ -217,6 +231,13 @@ OPTIONS = (
         "take.", _seconds, default=TIMEOUT, meta="SECONDS"),
     Option("verify_host", "The host that --verify asks for: one that the application serves.",
         _host, default=HOST, meta="NAME[:PORT]"),
+    Option("probation", "For so long after a deploy watch what becomes of the new code's requests, "
+        "and go back to the code before if more than --max-error-rate of them fail: are answered "
+        "with a status of 5xx, or raise. Off unless given.", _seconds, meta="SECONDS"),
+    Option("max_error_rate", "How many of the requests in a --probation may fail, such as 5%.",
+        _share, default=0.05, meta="PART"),
+    Option("park", "Keep the code that a deploy replaces ready for the time of the --probation, so "
+        "that to go back takes a few milliseconds.", _boolean, default=False, action="store_true"),
     Option("run_dir", "The directory for the control socket and the snapshots; a private temporary "
         "one unless given.", _directory, meta="DIR"),
     Option("amqp", "Take deploy orders from this RabbitMQ. amqps:// is within TLS.",

@@ -223,6 +223,11 @@ def check(cfg: Config) -> None:
         )
     _check_log(cfg)
     from_options({option.name: getattr(cfg, option.name) for option in OPTIONS})
+    if cfg.park and cfg.probation is None:
+        raise OptionError(
+            "--park keeps the replaced code ready for the time of the --probation: give that as "
+            "well, such as --probation 30"
+        )
     both = sorted(set(cfg.scope) & set(cfg.share))
     if both:
         raise OptionError(

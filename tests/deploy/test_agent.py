@@ -71,6 +71,7 @@ class FakeLive:
         self.served: list[str] = []
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
+        self.parked: FakeGeneration | None = None
         self.generations: tuple[GenerationStatus, ...] = ()
         self.counting = False
         self.counted: tuple[GenerationCounts, ...] = ()
@@ -105,10 +106,15 @@ class FakeLive:
         run(self.codes.get(digest, lambda on_module: None), on_module)
         return FakeGeneration(number, release)
 
-    def swap(self, generation: FakeGeneration) -> None:
+    def swap(self, generation: FakeGeneration, *, park: bool = False) -> None:
         """Note it."""
         self.served.append(generation.release)
+        self.parked = self.current if park else None
         self.current = generation
+
+    def unpark(self) -> None:
+        """Note it."""
+        self.parked = None
 
     def discard(self, generation: FakeGeneration) -> None:
         """Note it."""
@@ -147,10 +153,10 @@ class Worker:
 
     live: Any
 
-    def __init__(self, directory: RunDirectory, live: Any = None) -> None:
+    def __init__(self, directory: RunDirectory, live: Any = None, **options: Any) -> None:
         self.directory = directory
         self.live = live or FakeLive()
-        self.agent = Agent(self.live, directory, LOG)
+        self.agent = Agent(self.live, directory, LOG, **options)
         self.coordinator = FakeCoordinator(directory)
 
     def start(self) -> Connection:
@@ -348,9 +354,86 @@ def test_commit_of_what_is_served_is_confirmed_again(worker: Worker) -> None:
     assert worker.live.served == ["1-code1"]
 
 
+@pytest.fixture
+def parking(directory: RunDirectory) -> Iterator[Worker]:
+    """A worker that keeps what it replaces, as :func:`worker`."""
+    made = Worker(directory, probation=100.0, park=True)
+    yield made
+    made.close()
+
+
+def deploy(worker: Worker, connection: Connection, number: int, back_to: int | None = None) -> int:
+    """Have release ``number``, perhaps the code of an older one, go live; the generation of it."""
+    made = dataclasses.replace(release(number, f"code{back_to or number}"), back_to=back_to)
+    connection.send(Prepare(made))
+    assert connection.expect(Ready).release == number
+    worker.directory.record(made)
+    connection.send(Commit(number))
+    generation = connection.expect(Committed).generation
+    assert isinstance(generation, int)
+    return generation
+
+
+def test_parked_generation_is_ready_at_once(parking: Worker) -> None:
+    """Going back to the code of a parked generation takes no build: it serves as the new release.
+
+    What is gone back from is not kept.
+    """
+    connection = parking.start()
+    assert deploy(parking, connection, 2) == 2
+    assert parking.live.parked is not None
+    assert deploy(parking, connection, 3, back_to=1) == 1
+    assert parking.live.begun == ["1-code1", "2-code2"]
+    assert parking.live.served == ["1-code1", "2-code2", "3-code1"]
+    assert parking.live.parked is None
+
+
+def test_code_that_is_parked_and_deployed_anew(parking: Worker) -> None:
+    """An order that is no rollback has the code built, though it is that of the parked one."""
+    connection = parking.start()
+    deploy(parking, connection, 2)
+    again = release(3, "code1")
+    connection.send(Prepare(again))
+    connection.expect(Ready)
+    assert parking.live.begun[-1] == "3-code1"
+
+
+def test_rollback_that_is_aborted(parking: Worker) -> None:
+    """A parked generation that was prepared and not committed stays parked, for the next try."""
+    connection = parking.start()
+    deploy(parking, connection, 2)
+    back = dataclasses.replace(release(3, "code1"), back_to=1)
+    connection.send(Prepare(back), Abort(3, "worker 7 is gone"))
+    connection.expect(Ready)
+    assert deploy(parking, connection, 4, back_to=1) == 1
+    assert parking.live.begun == ["1-code1", "2-code2"]
+
+
+def test_parked_generation_is_let_go_in_time(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its time is over it is let go, but not between the Prepare and the Commit of it."""
+    monkeypatch.setattr("genwsgi.deploy.parking.AGAIN", 0.05)
+    worker = Worker(directory, probation=0.3, park=True)
+    try:
+        connection = worker.start()
+        deploy(worker, connection, 2)
+        back = dataclasses.replace(release(3, "code1"), back_to=1)
+        connection.send(Prepare(back))
+        connection.expect(Ready)
+        until = worker.agent._parking.until
+        assert until is not None
+        wait_until(lambda: (worker.agent._parking.until or 0.0) > until + 0.1, what="two looks")
+        assert worker.live.parked is not None
+        connection.send(Abort(3, "enough"))
+        wait_until(lambda: worker.live.parked is None, what="it is let go")
+    finally:
+        worker.close()
+
+
 def test_requests_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where requests are counted, the coordinator hears of generations that had some."""
-    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", 0.02)
+    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", (0.02, 0.02))
     one = GenerationCounts(1, "1-code1", Tally(3))
     worker.live.counting, worker.live.counted = True, (one,)
     connection = worker.start()

@@ -19,6 +19,9 @@ PICTURE = """
     ready      discarded    discarded
     ready      swapped_in   current
     current    swapped_out  draining
+    current    parked       parked
+    parked     swapped_in   current
+    parked     swapped_out  draining
     draining   drained      retired
 """
 LEGAL = {

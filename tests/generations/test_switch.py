@@ -134,6 +134,39 @@ def test_an_idle_generation_retires_in_the_swap(watched: Watched) -> None:
     assert watched.retired == [1]
 
 
+def test_parked_generation_comes_back(watched: Watched) -> None:
+    """What is parked does not retire without leases, and serves again when it is swapped in."""
+    first, second = ready(1), ready(2)
+    watched.switch.swap(first)
+    watched.switch.swap(second, park=True)
+    assert (first.state, watched.switch.parked, watched.retired) == (State.PARKED, first, [])
+    assert isinstance(first.replaced, float)
+    watched.switch.swap(first)
+    assert watched.switch.current is first
+    assert first.replaced is None
+    assert watched.switch.parked is None
+    assert watched.switch.lease().generation is first
+    assert watched.retired == [2]
+
+
+def test_parked_generation_is_let_go(watched: Watched) -> None:
+    """When its time is over, or another one is parked, it drains as any replaced one does."""
+    first = ready(1)
+    watched.switch.swap(first)
+    lease = watched.switch.lease()
+    watched.switch.swap(ready(2), park=True)
+    watched.switch.unpark()
+    assert first.state is State.DRAINING
+    watched.switch.end(lease)
+    assert watched.retired == [1]
+    watched.switch.swap(ready(3), park=True)
+    watched.switch.swap(ready(4), park=True)
+    assert watched.retired == [1, 2]
+    watched.switch.unpark()
+    watched.switch.unpark()
+    assert watched.retired == [1, 2, 3]
+
+
 def test_close_lets_the_current_generation_go(watched: Watched) -> None:
     """After close the last generation retires like a replaced one; closing again does nothing."""
     watched.switch.swap(ready(1))
@@ -222,18 +255,41 @@ class Serving(RuleBasedStateMachine):
         self.number = 0
         self.current: int | None = None
         self.open: Counter[int] = Counter()
+        self.parked: int | None = None
         self.replaced: set[int] = set()
+        self.swaps = 0
 
-    def _replace(self) -> None:
-        if self.current is not None:
-            self.replaced.add(self.current)
+    def _replace(self, number: int | None) -> None:
+        if number is not None:
+            self.replaced.add(number)
+
+    def _swap(self, number: int, park: bool) -> None:
+        if self.parked != number:
+            self._replace(self.parked)
+        self.parked = self.current if park else None
+        if not park:
+            self._replace(self.current)
+        self.current = number
+        self.swaps += 1
+
+    @rule(park=st.booleans())
+    def swap(self, park: bool) -> None:
+        self.number += 1
+        self._swap(self.number, park)
+        self.switch.swap(ready(self.number), park=park)
+
+    @rule(park=st.booleans())
+    def swap_in_what_is_parked(self, park: bool) -> None:
+        generation = self.switch.parked
+        if generation is not None:
+            self._swap(generation.number, park)
+            self.switch.swap(generation, park=park)
 
     @rule()
-    def swap(self) -> None:
-        self._replace()
-        self.number += 1
-        self.current = self.number
-        self.switch.swap(ready(self.number))
+    def unpark(self) -> None:
+        self._replace(self.parked)
+        self.parked = None
+        self.switch.unpark()
 
     @rule()
     def swap_in_what_is_not_ready(self) -> None:
@@ -242,8 +298,9 @@ class Serving(RuleBasedStateMachine):
 
     @rule()
     def close(self) -> None:
-        self._replace()
-        self.current = None
+        self._replace(self.parked)
+        self._replace(self.current)
+        self.current = self.parked = None
         self.switch.close()
 
     @rule(target=leases, count=st.integers(1, 3))
@@ -277,14 +334,15 @@ class Serving(RuleBasedStateMachine):
 
     @invariant()
     def the_statistics_are_the_model(self) -> None:
-        held = self.replaced - set(self.watched.retired)
-        if self.current is not None:
-            held.add(self.current)
+        draining = self.replaced - set(self.watched.retired)
+        held = draining | {number for number in (self.parked, self.current) if number}
+        parked = self.switch.parked
+        assert (parked.number if parked else None) == self.parked
         statistics = self.switch.statistics()
         assert statistics.current == self.current
-        assert statistics.swaps == self.number
+        assert statistics.swaps == self.swaps
         assert statistics.leases == {number: self.open[number] for number in held}
-        assert [one.number for one in self.switch.draining()] == sorted(held - {self.current})
+        assert [one.number for one in self.switch.draining()] == sorted(draining)
 
 
 Serving.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -307,6 +365,24 @@ def test_a_swap_overtakes_a_lease(watched: Watched, when: str) -> None:
     assert lease.generation is second
     assert len(first.leases) == 0
     assert watched.retired == [1]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lease_is_overtaken_by_there_and_back(watched: Watched, when: str) -> None:
+    """Who takes a lease while the generation is parked and comes back gets it, once."""
+    first = ready(1)
+    watched.switch.swap(first)
+
+    def there_and_back() -> None:
+        watched.switch.swap(ready(2), park=True)
+        watched.switch.swap(first)
+
+    first.leases = TrickLeases("take", **{when: there_and_back})
+    lease = watched.switch.lease()
+    assert (lease.generation, len(first.leases)) == (first, 1)
+    watched.switch.end(lease)
+    watched.switch.swap(ready(3))
+    assert watched.retired == [2, 1]
 
 
 def test_a_close_overtakes_a_lease(watched: Watched) -> None:
