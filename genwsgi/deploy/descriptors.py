@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 from typing import Final
@@ -19,12 +18,16 @@ def has_spare(count: int) -> bool:
 
     They are tried, because those in use can't be counted without opening one, and it is quick.
     """
-    with contextlib.ExitStack() as opened:
-        try:
-            for _ in range(count):
-                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-        except OSError:
-            return False
+    opened: list[int] = []
+    try:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        while len(opened) < count:
+            opened.append(os.dup(opened[0]))
+    except OSError:
+        return False
+    finally:
+        for one in opened:
+            os.close(one)
     return True
 
 

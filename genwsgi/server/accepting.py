@@ -1,7 +1,8 @@
 """Workers that outlive a shortage of file descriptors.
 
 gunicorn's gthread and sync workers end when a connection can't be accepted, and with them all the
-connections that they have.  gevent's server waits and tries again by itself.
+connections that they have; and if one took the last descriptor, the requests under way would lack
+it.  gevent's server waits and tries again by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from typing import Any
 
 from gunicorn.sock import BaseSocket
 
-from genwsgi.deploy.problems import NO_DESCRIPTORS
+from genwsgi.deploy.descriptors import has_spare
+
+#: How many descriptors are left to the requests under way before a connection is accepted.  To find
+#: that out takes some microseconds for each connection.
+SPARE = 8
 
 #: How long a worker waits before it looks again at connections that it can't accept, in seconds.
 #: Short: the thread that waits also finds requests on the connections that there are.
@@ -41,11 +46,8 @@ class _Accept:
         self._listener = listener
 
     def __call__(self) -> tuple[socket.socket, Any]:
-        try:
+        if has_spare(SPARE):
             return self._listener.accept()
-        except OSError as error:
-            if error.errno not in NO_DESCRIPTORS:
-                raise
-            time.sleep(PAUSE)
-            # As if somebody else had taken it, which workers are used to.
-            raise BlockingIOError(errno.EAGAIN, "no file descriptors left") from error
+        time.sleep(PAUSE)
+        # As if somebody else had taken it, which workers are used to.
+        raise BlockingIOError(errno.EAGAIN, "no file descriptors left")

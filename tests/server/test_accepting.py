@@ -13,7 +13,7 @@ from gunicorn.sock import BaseSocket
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from genwsgi.server.accepting import patient
+from genwsgi.server.accepting import SPARE, patient
 
 
 class Listener(BaseSocket):
@@ -44,11 +44,11 @@ def listener() -> Iterator[Listener]:
         yield made
 
 
-def test_without_descriptors_a_connection_waits(listener: Listener) -> None:
-    """A worker that can't take a connection hears what it hears when there is none."""
+def test_without_spare_descriptors_a_connection_waits(listener: Listener) -> None:
+    """Before the last descriptors are taken a worker hears what it hears when nobody connects."""
     worker = patient(Worker)(listener)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (listener.fileno() + SPARE // 2, before[1]))
     try:
         with pytest.raises(BlockingIOError):
             worker.run()
