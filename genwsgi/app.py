@@ -155,6 +155,7 @@ class GenerationalApp:
                 if watch:
                     # First, and its orders wait: an edit made during the build is not missed.
                     self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
+                self._source.warn_of_left_out(log)
                 self._digest = self._source.take()
                 self._live.swap(self._first())
             if broker is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +50,13 @@ class Source:
         :raises TargetError: the target is not on the path.
         """
         return find_scope(_first(self.rules, path))
+
+    def warn_of_left_out(self, log: logging.Logger) -> dict[str, str]:
+        """Say, at a start, what of the application no deploy renews, and why; return that."""
+        left_out = self.scope().left_out
+        for name, why in left_out.items():
+            log.warning("the application's own %s is not renewed by deploys: %s", name, why)
+        return left_out
 
     def grow(self, additions: Iterable[Addition]) -> None:
         """Have ``additions`` in the scope from now on; what is there already is passed over."""

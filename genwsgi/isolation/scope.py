@@ -98,12 +98,14 @@ class Scope:
     :ivar roots: the folders as the operator wrote them; they may be or contain symlinks.
     :ivar additions: what of it builds have found.
     :ivar share: packages that are never to be in it.
+    :ivar left_out: what is the application's own and yet shared, and why.
     """
 
     packages: dict[str, Package] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
     additions: tuple[Addition, ...] = ()
     share: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -127,10 +129,14 @@ def find_scope(rules: ScopeRules) -> Scope:
     home = _home_of(rules)
     folders = [addition.folder for addition in rules.additions if addition.folder]
     roots = list(dict.fromkeys([*rules.first, *([home] if home else []), *rules.own, *folders]))
+    left_out: dict[str, str] = {}
     for root in roots:
-        for package in _own_packages(os.path.realpath(root), rules):
-            if package.name not in shared:
-                packages.setdefault(package.name, package)
+        for package in _own_packages(os.path.realpath(root), rules, left_out):
+            name = package.name
+            if name not in shared:
+                packages.setdefault(name, package)
+            elif name in sys.stdlib_module_names and name not in rules.share:
+                left_out[name] = "it has the name of a module of the standard library: rename it"
     for name in (rules.top, *rules.scope):
         if name in packages:
             continue
@@ -158,7 +164,7 @@ def find_scope(rules: ScopeRules) -> Scope:
                 packages[addition.name] = replace(
                     found, reason=addition.reason, installed=is_installed(place)
                 )
-    return Scope(packages, tuple(roots), rules.additions, rules.share)
+    return Scope(packages, tuple(roots), rules.additions, rules.share, left_out)
 
 
 def _home_of(rules: ScopeRules) -> str | None:
@@ -177,7 +183,8 @@ def is_installed(folder: str) -> bool:
     return resolved in known or "site-packages" in parts or "dist-packages" in parts
 
 
-def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
+def _own_packages(root: str, rules: ScopeRules, left_out: dict[str, str]) -> Iterable[Package]:
+    """Yield what can be imported from ``root``; what is shared for another's sake is left out."""
     try:
         entries = sorted(os.listdir(root))
     except OSError:
@@ -189,7 +196,13 @@ def _own_packages(root: str, rules: ScopeRules) -> Iterable[Package]:
             # A folder without __init__.py may be anything (uploads, static files): it is taken for
             # a namespace package when somebody says so, or when there is code in it.
             folder = os.path.join(root, name)
-            code = name in named or (_has_code(folder) and not _is_elsewhere(name, root, rules))
+            code = name in named
+            if not code and _has_code(folder):
+                other = _elsewhere(name, root, rules)
+                code = other is None
+                if other is not None and not _is_regular(other) and not other.file:
+                    theirs = other.folders[0]
+                    left_out[name] = f"compiled modules in {theirs} belong to the same package"
             package = _package_in(root, name, "the application's own", namespaces=code)
             if package is None:
                 continue
@@ -218,8 +231,8 @@ def _has_code(folder: str) -> bool:
     return False
 
 
-def _is_elsewhere(name: str, root: str, rules: ScopeRules) -> bool:
-    """Whether an import of ``name`` finds, or may find, what is not ours in another folder.
+def _elsewhere(name: str, root: str, rules: ScopeRules) -> Package | None:
+    """Return what an import of ``name`` finds, or may find, in another folder and is not ours.
 
     The rest of a namespace package is no other's: unless there is compiled code in it.
     """
@@ -230,8 +243,8 @@ def _is_elsewhere(name: str, root: str, rules: ScopeRules) -> bool:
         if found is not None and (
             found.file or _is_regular(found) or _has_compiled(found.folders[0])
         ):
-            return True
-    return False
+            return found
+    return None
 
 
 def _has_compiled(folder: str) -> bool:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from genwsgi.deploy.framing import clip
@@ -89,6 +89,10 @@ def settle_scope(
                 break
             for addition in report.additions:
                 log.info("%s", in_words(addition))
+    left_out = source.warn_of_left_out(log)
+    shown = [one for one in report.verdicts if one.name not in left_out]
+    shown += [Verdict(name, False, why) for name, why in left_out.items() if report.verdicts]
+    report = replace(report, verdicts=tuple(shown))
     if report.additions:
         lacked = "; ".join(map(in_words, report.additions))
         report = Report(reason=f"build {builds} of the application still found that {lacked}")

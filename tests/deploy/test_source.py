@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -210,3 +211,16 @@ def test_reading_says_what_to_watch(source: Source, tree: Path, tmp_path: Path) 
     assert again.resume(release).watched == (str(tree), str(folder))
     assert again.take(large.digest) == large.digest
     assert not held(source, large.digest)
+
+
+def test_what_is_left_out_is_said(
+    source: Source, tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What of the application no deploy can renew is named with the reason, once for each name."""
+    write(tree, {"json.py": ""})
+    assert set(source.warn_of_left_out(logging.getLogger("genwsgi.tests"))) == {"json"}
+    (said,) = caplog.messages
+    assert said == (
+        "the application's own json is not renewed by deploys: it has the name of a module of the "
+        "standard library: rename it"
+    )

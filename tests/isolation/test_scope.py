@@ -37,6 +37,8 @@ def test_stdlib_and_server_are_shared(tmp_path: Path) -> None:
     write(tmp_path, {f"{name}.py": "" for name in ("shop", "json", "genwsgi", "gunicorn")})
     asked = ("json", "genwsgi", "gunicorn")
     assert set(scope_of(tmp_path, scope=asked).packages) == {"shop"}
+    assert set(scope_of(tmp_path).left_out) == {"json"}
+    assert scope_of(tmp_path, share=("json",)).left_out == {}
     with pytest.raises(TargetError, match="shared by all generations"):
         scope_of(tmp_path, "json")
 
@@ -61,8 +63,10 @@ def test_folder_that_is_elsewhere_too_is_shared(tmp_path: Path) -> None:
     home, lib = tmp_path / "home", tmp_path / "lib"
     write(home, {"shop.py": "", "yaml/one.py": "", "google/own.py": "", "own/one.py": ""})
     write(lib, {"yaml/__init__.py": "", f"google/x/theirs{EXTENSION_SUFFIXES[0]}": ""})
-    rules = ScopeRules("shop", (str(home), str(lib)), ())
-    assert set(find_scope(rules).packages) == {"shop", "own"}
+    scope = find_scope(ScopeRules("shop", (str(home), str(lib)), ()))
+    assert set(scope.packages) == {"shop", "own"}
+    reason = f"compiled modules in {lib / 'google'} belong to the same package"
+    assert scope.left_out == {"google": reason}
 
 
 def test_namespace_with_a_part_elsewhere(tmp_path: Path) -> None:

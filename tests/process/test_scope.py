@@ -297,6 +297,7 @@ def test_the_scope_is_explained(root: Path) -> None:
     """A table of what is in and why, then of what is out; the application's own prints aside."""
     edit(root, "v1", "import kit, json, yarn\nprint('hello')")
     (root / "yarn.py").write_text("")
+    (root / "turtledemo.py").write_text("")
     with tempfile.TemporaryDirectory(prefix="gw") as temporary:
         status, output, errors = explain(root, "shop:app", temporary=Path(temporary))
         assert os.listdir(temporary) == []
@@ -308,6 +309,9 @@ def test_the_scope_is_explained(root: Path) -> None:
     assert lines[4] == "yarn                in     the application's own"
     assert all(" out " in line for line in lines[5:])
     assert lines[-1].startswith("(standard library)  out    always shared: ")
+    (own,) = [line for line in lines if line.startswith("turtledemo ")]
+    assert own.endswith("it has the name of a module of the standard library: rename it")
+    assert errors.count("the application's own turtledemo is not renewed by deploys: it has") == 1
     assert "hello" in errors
     assert "hello" not in output
 
