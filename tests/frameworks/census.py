@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from typing import Any
 
 
@@ -30,7 +31,11 @@ def _answer(listener: socket.socket) -> None:
     while True:
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(json.dumps(_count()).encode())
+            try:
+                told = _count()
+            except Exception:  # noqa: BLE001 -- whoever asked has to see why
+                told = {"error": traceback.format_exc()}
+            connection.sendall(json.dumps(told).encode())
 
 
 def _count() -> dict[str, Any]:

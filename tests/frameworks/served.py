@@ -323,7 +323,10 @@ class Site:
             client.settimeout(20)
             client.connect(str(self.census / str(pid)))
             with client.makefile("rb") as answer:
-                return Census(**json.loads(answer.read()))
+                told = json.loads(answer.read())
+        if "error" in told:
+            raise AssertionError(f"worker {pid} can't count: {told['error']}")
+        return Census(**told)
 
     def wait_collected(self, timeout: float = 20.0, *, held: int = 0) -> dict[int, Census]:
         """Wait until each worker has the modules of one generation and no more; what it has then.
