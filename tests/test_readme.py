@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import shutil
@@ -87,6 +88,15 @@ def test_options_exist(document):
     known = {flag for one in parsers for action in one._actions for flag in action.option_strings}
     named = set(re.findall(r"`(?:genwsgi )?(--[a-z-]+)", document.read_text()))
     assert named <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_commands_that_are_shown_are_obeyed(document):
+    """Every line of genwsgictl that a session or a script shows is one that its parser takes."""
+    shown = "".join(blocks(document, "console") + blocks(document, "sh"))
+    for line in re.findall(r"^(?:\$ )?genwsgictl (.*)$", shown, re.MULTILINE):
+        with contextlib.suppress(SystemExit) if "--print-" in line else contextlib.nullcontext():
+            parser().parse_args(shlex.split(re.split(r" [>|&]", line)[0]))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -17,6 +17,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
+from genwsgi.deploy.notices import places
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, GenwsgiError, RunDirectoryError, TargetError
 from genwsgi.isolation.snapshot import Store
@@ -185,6 +186,21 @@ def test_open_commits_the_code_it_starts_with(command: Command, tmp_path: Path) 
     assert make_source(settings, Store(directory.store)).take() == release.digest
     app.close()
     assert not os.path.exists(directory.path)
+
+
+def test_a_run_directory_with_a_name_is_found_as_long_as_the_server_is_there(
+    command: Command, tmp_path: Path
+) -> None:
+    """A notice leads to it; a check, which leaves it alone, puts up none."""
+    place = str(tmp_path / "run")
+    for options, found in ((["--check-config"], False), ([], True)):
+        app = command(*options, "--run-dir=run", "myapp:app")
+        app.open()
+        assert (place in places()) is found
+        assert app.directory is not None
+        assert app.directory.server() == (os.getpid(), "myapp:app")
+        app.close()
+        assert place not in places()
 
 
 def test_a_second_server_on_the_way_to_replace_the_first(
