@@ -51,9 +51,11 @@ class BackgroundBuild:
 
     :param done: called on that thread when the build has ended, unless it was abandoned before.
     :param grow, look, strict: see :meth:`genwsgi.live.LiveApplication.build`.
+    :param size: how many modules there will be, more or less; 0: unknown.
     :ivar generation: the ready generation, or ``None``.
     :ivar error: why there is none.
     :ivar seconds: how long it took.
+    :ivar progress: what it is at, how much of that is done, and how much there is, or 0.
     """
 
     def __init__(
@@ -66,10 +68,13 @@ class BackgroundBuild:
         grow: bool = True,
         look: bool = True,
         strict: bool = True,
+        size: int = 0,
     ) -> None:
         self.generation: Generation | None = None
         self.error: GenwsgiError | None = None
         self.seconds = 0.0
+        self.progress = ("building", 0, size)
+        self._size = size
         self._live = live
         self._digest = digest
         self._release = release
@@ -164,7 +169,10 @@ class BackgroundBuild:
             pass
         raise BuildAbandoned
 
-    def _breathe(self, *_how_far: int) -> None:
+    def _breathe(self, done: int, checks: int = 0) -> None:
+        """Note how many modules are loaded, or of how many ``checks`` how many are made."""
+        total = checks or (self._size and max(done, self._size))
+        self.progress = ("verifying" if checks else "building", done, total)
         if self._abandoned:
             raise BuildAbandoned
         time.sleep(PAUSE)

@@ -25,6 +25,7 @@ from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.hooks import hand_over
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
+from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.snapshot import Store
 from genwsgi.janitor import Janitor
 from genwsgi.keeping import kept
@@ -102,6 +103,13 @@ class LiveApplication:
     def parked(self) -> Generation | None:
         """The replaced generation that is kept ready to be current again."""
         return self._switch.parked
+
+    @property
+    def size(self) -> int:
+        """How many modules of its own the current generation has loaded."""
+        current = self._switch.current
+        table = current.modules if current is not None else None
+        return len(table.modules) if isinstance(table, ModuleTable) else 0
 
     def _current(self) -> Generation | None:
         return self._switch.current

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+
 from hypothesis import settings
 
 from tests.rabbitmq import broker, the_broker
@@ -11,3 +16,7 @@ __all__ = ["broker", "the_broker"]
 # Machines that run tests are busy: how long an example takes says nothing about the code.
 settings.register_profile("genwsgi", deadline=None)
 settings.load_profile("genwsgi")
+
+# What servers remember of their deploys is no business of the user's who runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="genwsgi-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)

@@ -43,6 +43,7 @@ class Order:
     :ivar path: a folder to import from first, in this release and later ones; empty: as before.
     :ivar modules: what must be in the scope, or else the order is refused.
     :ivar hold: when all are ready, wait for the word at most so many seconds; 0: don't wait.
+    :ivar back_to: the number of the release whose code is wanted again; 0: what is on disk is.
     """
 
     id: str
@@ -52,11 +53,12 @@ class Order:
     path: str = ""
     modules: tuple[str, ...] = ()
     hold: float = 0.0
+    back_to: int = 0
 
 
 @dataclass(frozen=True)
 class TakeSnapshot:
-    """Read and compile the source now.
+    """Read and compile the source now, or find what an order wants to go back to.
 
     Answer each of these once, in their order, with ``snapshot_taken`` or ``snapshot_failed``.
 

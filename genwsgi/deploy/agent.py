@@ -46,6 +46,9 @@ TELL = 1.0
 #: and in a probation.
 COUNT = (1.0, 0.25)
 
+#: How often it is told how far a build is, in seconds.
+PROGRESS = 0.05
+
 #: Of how many generations it is told at most; the rest is in the log.
 TOLD = 50
 
@@ -92,8 +95,9 @@ class Agent:
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
         # What the coordinator was told of the generations, but for what changes all the time.
-        self._told: tuple[object, ...] = ()
+        self._told: tuple[object, ...] | None = ()
         self._tell_at: float | None = None
+        self._told_progress: object = None
         self._counted: tuple[GenerationCounts, ...] = ()
         self._count_at = time.monotonic()
         self._watched_until = 0.0
@@ -219,6 +223,7 @@ class Agent:
                 self._tell_of_generations()
                 self._tell_of_problems()
                 self._tell_of_requests()
+                self._tell_of_progress()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -255,6 +260,8 @@ class Agent:
                 self._drop(message.reason)
                 # It may be what this worker was to catch up with that made room for it.
                 self._follow(self._directory.committed())
+        elif isinstance(message, protocol.Tell):
+            self._told = None
         else:
             self._log.error("the coordinator sent a %s, which is not for workers", message)
 
@@ -290,6 +297,7 @@ class Agent:
             grow=not catch_up,
             look=look,
             strict=not catch_up,
+            size=self._live.size,
         )
         self._building = (release, build, catch_up)
 
@@ -429,6 +437,15 @@ class Agent:
             left = max(0.0, self._watched_until - now)
             self._send(protocol.Counts(os.getpid(), news, left))
 
+    def _tell_of_progress(self) -> None:
+        """Tell the coordinator how far a build is that it has ordered, if that is news."""
+        if self._building is None or self._building[2]:
+            return
+        release, build, _ = self._building
+        if build.progress != self._told_progress:
+            self._told_progress = build.progress
+            self._send(protocol.Building(release.number, *build.progress))
+
     def _acknowledge(self) -> None:
         current = self._live.current
         if self._current is not None and current is not None:
@@ -469,6 +486,8 @@ class Agent:
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
         moments = [self._health.due, *(deadline for deadline, _, _ in self._stopping)]
+        if self._building is not None and not self._building[2]:
+            moments.append(time.monotonic() + PROGRESS)
         if self._retry_at is not None:
             moments.append(self._retry_at)
         if self._tell_at is not None:

@@ -29,8 +29,9 @@ class Chronicle:
     def ordered(self, order: Order) -> None:
         """``order`` was given."""
         self._log.info(
-            "order %s: deploy by %s: %s",
+            "order %s: %s by %s: %s",
             order.id,
+            f"back to release {order.back_to}" if order.back_to else "deploy",
             order.trigger,
             order.detail,
             extra=step("ordered", order=order.id, trigger=order.trigger),

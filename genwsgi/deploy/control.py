@@ -115,7 +115,7 @@ class PauseRequest:
 
 @dataclass(frozen=True)
 class RestartRequest:
-    """Replace the workers one after the other, as gunicorn does it."""
+    """Replace the workers by new ones, as gunicorn does it; ``detail`` says who and why."""
 
     detail: str
 
@@ -197,14 +197,8 @@ class Status:
     quiet: str = ""
 
 
-FromClient = (
-    OrderRequest
-    | RollbackRequest
-    | StatusRequest
-    | HistoryRequest
-    | DiffRequest
-    | PauseRequest
-    | RestartRequest
-    | CancelRequest
+Question = (
+    StatusRequest | HistoryRequest | DiffRequest | PauseRequest | RestartRequest | CancelRequest
 )
+FromClient = OrderRequest | RollbackRequest | Question
 ToClient = OrderOutcome | Progress | Status | History | Diff | Done

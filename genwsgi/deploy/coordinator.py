@@ -23,6 +23,7 @@ While a deploy runs, one order may wait; the end of the deploy, whatever it is, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from genwsgi.deploy.actions import (
@@ -141,13 +142,20 @@ class Coordinator(Moves):
         if (digest, path) == (self._release.digest, self._release.path) and not pending.force:
             reason = f"release {self._release.number} is this code already"
             return self._end(Outcome.UNCHANGED, reason, now)
-        if digest in self._failed and not (pending.force or pending.retry):
-            reason = "this code failed before; change it, or order its deploy explicitly"
-            return self._end(Outcome.UNCHANGED, reason, now)
+        if not (pending.force or pending.retry):
+            if digest in self._failed:
+                reason = "this code failed before; change it, or order its deploy explicitly"
+                return self._end(Outcome.UNCHANGED, reason, now)
+            if digest in self._release.aside:
+                return self._end(Outcome.UNCHANGED, self.quiet, now)
         order = pending.order
         release = Release(
             self._next_number(), digest, order.trigger, clip(order.detail), wall, path
         )
+        if order.back_to:
+            left = dict.fromkeys((*self._release.aside, self._release.digest))
+            left.pop(digest, None)
+            release = replace(release, back_to=order.back_to, aside=tuple(left))
         deploy.read(release, now + self._build_timeout)
         self._phase = Phase.CANARY
         return self._advance(now)
@@ -298,7 +306,8 @@ class Coordinator(Moves):
         impatient = self._book.impatient_at()
         waiting = self._book.waiting
         # What others hold as well is not given up for an order that can wait.
-        held = self._phase is Phase.HOLDING and waiting is not None and not waiting.order.force
+        urgent = waiting is not None and (waiting.order.force or waiting.order.back_to)
+        held = self._phase is Phase.HOLDING and not urgent
         if impatient is None or held or self._phase is Phase.COMMITTING:
             return self._deploy.deadline
         return min(self._deploy.deadline, impatient)
@@ -321,6 +330,17 @@ class Coordinator(Moves):
         return self._deploy
 
     @property
+    def quiet(self) -> str:
+        """Why the file watch may leave alone what is on disk; empty: there is no reason."""
+        release = self._release
+        if not release.aside:
+            return ""
+        return (
+            f"release {release.number} went back to the code of release {release.back_to}: what it"
+            " has replaced is not deployed again until the files change, or a deploy is ordered"
+        )
+
+    @property
     def last(self) -> OrderOutcome | None:
         """The latest outcome of an order."""
         return self._book.last
@@ -329,6 +349,10 @@ class Coordinator(Moves):
     def participants(self) -> tuple[Participant, ...]:
         """The connected workers, in the order in which they connected."""
         return self._workers.participants()
+
+    def pid(self, worker: int) -> int | None:
+        """The process on connection ``worker``, if it is a worker's."""
+        return self._workers[worker].pid if worker in self._workers else None
 
     def needed(self) -> frozenset[str]:
         """The digests of the snapshots that workers serve, have built or may be told to build."""

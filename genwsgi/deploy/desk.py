@@ -106,8 +106,8 @@ class Desk:
         """Tell that an order is prepared and held."""
         self._tell(OrderOutcome(order.id, Outcome.PREPARED, release, "", "", seconds))
 
-    def ended(self, outcome: OrderOutcome, committed: Release) -> None:
-        """Tell how an order ended, with the generation that serves now."""
+    def ended(self, outcome: OrderOutcome, committed: Release) -> OrderOutcome:
+        """Tell how an order ended, and return that with the generation that serves now."""
         release, highest = self._generation
         if release == committed.number:
             outcome = replace(outcome, generation=highest)
@@ -116,6 +116,11 @@ class Desk:
             del self._ended[next(iter(self._ended))]
         self._tell(outcome)
         self._then.pop(outcome.id, None)
+        return outcome
+
+    def outcome(self, order: str) -> OrderOutcome | None:
+        """How ``order`` ended, if it is one of the latest that have."""
+        return self._ended.get(order)
 
     def _tell(self, outcome: OrderOutcome) -> None:
         then = self._then.get(outcome.id)

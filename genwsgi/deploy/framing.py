@@ -23,6 +23,8 @@ from typing import Final
 from genwsgi.deploy import control, protocol
 from genwsgi.errors import ProtocolError
 
+T = typing.TypeVar("T")
+
 Message = protocol.FromWorker | protocol.ToWorker | control.FromClient | control.ToClient
 
 #: What a message is called in its frame.
@@ -157,11 +159,16 @@ class Decoder:
             yield body
 
 
+def read(cls: type[T], body: bytes) -> T:
+    """Return the ``cls``, a dataclass, whose fields are those of the JSON object ``body``.
+
+    :raises ProtocolError: it has others, or they hold what the annotations don't allow.
+    """
+    return typing.cast(T, _read(cls, _parse(body), cls.__name__))
+
+
 def _decode(body: bytes) -> Message:
-    try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"frame of {len(body)} bytes is not JSON in UTF-8: {error}") from error
+    value = _parse(body)
     if not isinstance(value, dict):
         raise ProtocolError(f"frame holds a JSON {_named(value)}, not an object")
     kind = value.pop("kind", None)
@@ -169,6 +176,13 @@ def _decode(body: bytes) -> Message:
     if cls is None:
         raise ProtocolError(f"unknown kind of message: {reprlib.repr(kind)}")
     return typing.cast(Message, _read(cls, value, str(kind)))
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{len(body)} bytes are not JSON in UTF-8: {error}") from error
 
 
 def _no_constant(name: str) -> object:

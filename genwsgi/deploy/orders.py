@@ -60,6 +60,9 @@ class OrderBook:
     superseded doubles that for the next one, so that a build which takes longer than ever before
     still gets its chance, however many orders come.
 
+    An order to go back supersedes the running deploy at once, and gives way to no order of the file
+    watch: what that would deploy may be what is to be left.
+
     :param patience: in seconds, more than 0.
     """
 
@@ -88,6 +91,9 @@ class OrderBook:
             reason = (
                 f"order {older.order.id!r} waits, and this one may be called off: prepare again"
             )
+            return [self._report(pending, Outcome.SUPERSEDED, None, reason, now)]
+        if older is not None and older.order.back_to and not pending.retry:
+            reason = f"order {older.order.id!r} goes back to release {older.order.back_to}"
             return [self._report(pending, Outcome.SUPERSEDED, None, reason, now)]
         self.waiting = pending
         if older is None:
@@ -120,6 +126,11 @@ class OrderBook:
     def impatient_at(self) -> float | None:
         """When the waiting order may supersede the running one; None: no order waits that may."""
         if self.waiting is None or self.running is None:
+            return None
+        if self.waiting.order.back_to:
+            # Away from what is served, and from what is on its way.
+            return self._waiting_since
+        if self.running.order.back_to and not self.waiting.retry:
             return None
         if self.waiting.hold and not self.running.hold:
             return None

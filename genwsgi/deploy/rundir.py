@@ -8,6 +8,9 @@
     store/             the snapshots
     serving/<pid>      one empty file for each worker that serves requests
     orders             orders that were accepted and have no outcome yet
+    releases           what was committed before, and can be gone back to
+    paused             that automatic orders are not taken, and why
+    restart            that the master is to replace the workers
     amqp               which orders came by a broker, and how they ended
     coordinator.sock   where agents and clients meet the coordinator
 
@@ -26,11 +29,14 @@ import socket
 import stat
 import struct
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Final
 
+from genwsgi.deploy import framing
+from genwsgi.deploy.control import Pause
 from genwsgi.deploy.protocol import Release
-from genwsgi.errors import RunDirectoryError
+from genwsgi.errors import ProtocolError, RunDirectoryError
 
 #: The longest path that a unix socket can have, with its final zero byte (unix(7)).
 _SOCKET_PATH_MAX = 108
@@ -38,7 +44,9 @@ _SOCKET_PATH_MAX = 108
 #: What the names of run directories begin with that were given none.
 PREFIX: Final = "genwsgi-"
 
-_FILES = frozenset({"committed", "orders", "amqp", "coordinator.sock"})
+_FILES = frozenset(
+    {"committed", "orders", "releases", "paused", "restart", "amqp", "coordinator.sock"}
+)
 _FOLDERS = frozenset({"store", "serving"})
 _UNFINISHED = ".new"
 
@@ -54,6 +62,9 @@ class RunDirectory:
         self._committed = os.path.join(path, "committed")
         self._serving = os.path.join(path, "serving")
         self._orders = os.path.join(path, "orders")
+        self._releases = os.path.join(path, "releases")
+        self._paused = os.path.join(path, "paused")
+        self._restart = os.path.join(path, "restart")
         #: The master's pid of the server that has left the directory behind, if one has.
         self.left_by: int | None = None
         # The descriptors that hold the lock and the folder, in the master.
@@ -333,6 +344,57 @@ class RunDirectory:
         :raises OSError: they could not be written.
         """
         _replace(self._orders, json.dumps(orders))
+
+    def releases(self) -> list[Release]:
+        """The releases that were committed before and are kept, oldest first."""
+        try:
+            with open(self._releases, "rb") as file:
+                return [framing.read(Release, line) for line in file.read().splitlines()]
+        except (OSError, ProtocolError):
+            return []
+
+    def keep_releases(self, releases: Iterable[Release]) -> None:
+        """Write down the releases that are kept.
+
+        :raises OSError: they could not be written.
+        """
+        _replace(self._releases, "".join(json.dumps(asdict(one)) + "\n" for one in releases))
+
+    def paused(self) -> Pause | None:
+        """Why automatic orders are not taken; ``None``: they are."""
+        try:
+            with open(self._paused, "rb") as file:
+                return framing.read(Pause, file.read())
+        except FileNotFoundError:
+            return None
+        except (OSError, ProtocolError) as error:
+            return Pause(f"somebody ({error})", 0.0)
+
+    def pause(self, pause: Pause | None) -> None:
+        """Take no automatic orders, or take them again.
+
+        :raises OSError: that could not be written down.
+        """
+        if pause is not None:
+            _replace(self._paused, json.dumps(asdict(pause)))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._paused)
+
+    def ask_restart(self) -> None:
+        """Ask the master to replace the workers.
+
+        :raises OSError: it can't be asked.
+        """
+        _replace(self._restart, "")
+
+    def take_restart(self) -> bool:
+        """Whether the master was asked to replace the workers; it is not any more."""
+        try:
+            os.unlink(self._restart)
+        except OSError:
+            return False
+        return True
 
 
 def _replace(path: str, text: str) -> None:

@@ -12,34 +12,30 @@ import os
 import selectors
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from genwsgi.deploy import control, framing, protocol
-from genwsgi.deploy.actions import Held
+from genwsgi.deploy.actions import Order
+from genwsgi.deploy.answers import Answers, in_words
 from genwsgi.deploy.chronicle import Chronicle
-from genwsgi.deploy.coordinator import (
-    Action,
-    Coordinator,
-    Order,
-    Record,
-    Report,
-    Send,
-    TakeSnapshot,
-)
+from genwsgi.deploy.clients import Clients
+from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.desk import Desk, Submission
-from genwsgi.deploy.framing import clip
-from genwsgi.deploy.journal import Journal
+from genwsgi.deploy.history import History
+from genwsgi.deploy.kept import KeptReleases
+from genwsgi.deploy.orders import WATCH
 from genwsgi.deploy.peers import Peer, Peers
-from genwsgi.deploy.problems import NO_MORE, ProblemBook
-from genwsgi.deploy.protocol import OrderOutcome, Outcome
+from genwsgi.deploy.performing import Performer
+from genwsgi.deploy.problems import ProblemBook
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, Step
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
 from genwsgi.deploy.tallies import Tallies
 from genwsgi.deploy.upkeep import Upkeep
-from genwsgi.errors import GenwsgiError, OrderError
+from genwsgi.errors import OrderError
 
 #: How often an order is taken up again after the coordinator died over it.
 ATTEMPTS = 2
@@ -49,6 +45,10 @@ HANG_UP = b"H"
 
 #: And when it can't start workers, again and again, and when it can again.
 WORKERS_LACK, WORKERS_START = b"w", b"W"
+
+#: The triggers of orders that are given here; what is given by others can be paused.
+SIGHUP = "SIGHUP"
+ROLLBACK = "rollback"
 
 
 class CoordinatorServer:
@@ -62,6 +62,10 @@ class CoordinatorServer:
     :param moved: called with those to watch from now on: a commit may change them.
     :param recovered: called when deploys that the system did not allow are possible again.
     :param announce: called with what there is to say of the host, whenever that has changed.
+    :param keep: how many releases before the committed one can be gone back to.
+    :param trusted: returns the real path of a folder that a client's order names, or raises
+        :class:`~genwsgi.errors.OrderError`.
+    :param state: the folder of what outlives the server: the history.
     :ivar tallies: what has become of the requests, where they are counted.
     """
 
@@ -78,24 +82,21 @@ class CoordinatorServer:
         moved: Callable[[Sequence[str]], None] = lambda _places: None,
         recovered: Callable[[], object] = lambda: None,
         announce: Callable[[Word], object] | None = None,
+        keep: int = 0,
+        state: str | None = None,
+        trusted: Callable[[str], str] = os.path.realpath,
     ) -> None:
         self._directory = directory
-        self._source = source
         self._log = log
         self._master = master
         self._triggers = triggers
-        self._moved = moved
+        self._trusted = trusted
         self._announce = announce
         self._announced: Word | None = None
-        committed = directory.committed()
-        # What triggers watch, and what concerns the release that was read last.
-        self._watched = self._read = tuple(watched)
-        self._decision = Coordinator(committed, build_timeout=build_timeout)
         self.tallies = Tallies()
-        self._clients: dict[str, Peer] = {}
+        self._decision = Coordinator(directory.committed(), build_timeout=build_timeout)
         self._problems = ProblemBook(log)
         self._upkeep = Upkeep(directory, source.store, self._problems, self._write_again, recovered)
-        self._journal = Journal(directory, self._upkeep.failed)
         self._desk = Desk(self._wake, log)
         self._chronicle = Chronicle(log)
         self._wake_in, self._wake_out = socket.socketpair()
@@ -104,11 +105,38 @@ class CoordinatorServer:
         self._listener: socket.socket | None = None
         # Whether nobody looks for new connections, since there is no descriptor for them.
         self._deaf = False
+        self._clients = Clients(self._peers)
+        self._kept = KeptReleases([*directory.releases(), self._decision.release], keep)
+        self._history = History(state, self._problems, log)
+        self._performer = Performer(
+            directory,
+            source,
+            self._decision,
+            peers=self._peers,
+            clients=self._clients,
+            desk=self._desk,
+            kept=self._kept,
+            history=self._history,
+            upkeep=self._upkeep,
+            chronicle=self._chronicle,
+            log=log,
+            watched=watched,
+            moved=moved,
+            announce=self._say,
+        )
+        self._answers = Answers(
+            self._decision,
+            self._peers,
+            directory,
+            source.store,
+            history=self._history,
+            kept=self._kept,
+            problems=self._problems,
+            log=log,
+            triggers=self._ask_triggers,
+            resumed=self._look_again,
+        )
         self._stopped = False
-        self._swept: frozenset[str] | None = None
-        self._lists: deque[list[Action]] = deque()
-        self._departed: deque[int] = deque()
-        self._performing = False
 
     def submit(self, trigger: str, detail: str, **order: Any) -> str:
         """Hand in an order and return its id, as :meth:`Desk.submit` does.  Any thread."""
@@ -133,6 +161,7 @@ class CoordinatorServer:
             os.set_blocking(self._master, False)
             self._selector.register(self._master, selectors.EVENT_READ, self._hear_master)
         try:
+            self._history.begin(self._decision.release)
             self._resume_orders()
             while not self._stopped:
                 for key, events in self._selector.select(self._patience()):
@@ -177,20 +206,20 @@ class CoordinatorServer:
             self._deaf = True
 
     def _patience(self) -> float:
-        deadline = self._decision.next_deadline()
-        if self._decision.phase != "idle":
-            # Workers come and go without a word to us; see _tick.
-            return 0.1 if deadline is None else max(0.0, min(0.1, deadline - time.monotonic()))
-        due = self._upkeep.due if deadline is None else min(deadline, self._upkeep.due)
-        return max(0.0, due - time.monotonic())
+        moments = [self._decision.next_deadline(), self._answers.inquiries.next_deadline()]
+        due = min([self._upkeep.due, *(moment for moment in moments if moment is not None)])
+        left = max(0.0, due - time.monotonic())
+        # Workers come and go without a word to us; see _tick.
+        return left if self._decision.phase == "idle" else min(0.1, left)
 
     def _tick(self) -> None:
         now = time.monotonic()
         if self._decision.phase != "idle":
-            self._perform(self._decision.serving(self._directory.serving(), now))
-        self._perform(self._decision.tick(now))
+            self._performer.perform(self._decision.serving(self._directory.serving(), now))
+        self._performer.perform(self._decision.tick(now))
+        self._answers.inquiries.tick(now)
         if self._decision.phase == "idle":
-            self._sweep()
+            self._performer.sweep()
         if now >= self._upkeep.due:
             self._look(now)
         self._say()
@@ -214,7 +243,8 @@ class CoordinatorServer:
         :raises OSError: it can't be written.
         """
         self._directory.record(self._decision.release)
-        self._journal.write()
+        self._directory.keep_releases(self._kept.releases)
+        self._performer.journal.write()
         for one in self._decision.participants:
             if one.release is not None:
                 self._directory.begin_serving(one.pid)
@@ -237,73 +267,107 @@ class CoordinatorServer:
             self._announced = word
             self._announce(word)
 
-    def _sweep(self) -> None:
-        needed = self._decision.needed()
-        if needed == self._swept:
-            return
-        self._swept = needed
-        store = self._source.store
-        try:
-            self._upkeep.remember(needed)
-            store.sweep(needed)
-            if not needed.issuperset(store.digests()):
-                self._swept = None  # a generation that drains holds one: look again later
-        except (OSError, ValueError) as error:
-            self._log.warning("old snapshots can't be removed: %s", error)
-
     # -- connections
 
     def _hear(self, peer: Peer, message: framing.Message) -> None:
-        now = time.monotonic()
-        decision = self._decision
-        if isinstance(message, protocol.Hello):
-            peer.worker = True
-            self._perform(decision.hello(peer.number, message, now))
-        elif isinstance(message, protocol.Ready):
-            # The decision needs to know who serves before it can say that all are ready.
-            actions = decision.serving(self._directory.serving(), now)
-            self._perform(actions)
-            self._perform(decision.ready(peer.number, message, now))
-        elif isinstance(message, protocol.Failed):
-            self._perform(decision.failed(peer.number, message, now))
-        elif isinstance(message, protocol.Committed):
-            self._desk.serves(message)
-            self._perform(decision.committed(peer.number, message, now))
-        elif isinstance(message, protocol.Generations):
-            decision.generations(peer.number, message)
-        elif isinstance(message, protocol.Problems):
-            decision.problems(peer.number, message)
-        elif isinstance(message, protocol.Counts):
-            self.tallies.hear(message)
-        elif isinstance(message, protocol.Leaving):
-            self._perform(decision.leaving(peer.number, now))
-        elif isinstance(message, protocol.OrderRequest):
-            self._clients[message.id] = peer
-            if message.id not in self._journal:  # or else it asks again, after a connection broke
-                self._order(
-                    Order(
-                        message.id,
-                        message.trigger,
-                        message.force,
-                        message.detail,
-                        message.path,
-                        message.modules,
-                    )
-                )
-        elif isinstance(message, control.StatusRequest):
-            self._peers.send(peer, self._status())
+        if isinstance(message, protocol.FromWorker):
+            self._hear_worker(peer, message)
+            self._answers.inquiries.hear(peer.number, message)
+        elif isinstance(message, protocol.OrderRequest | protocol.RollbackRequest):
+            self._hear_order(peer, message)
+        elif isinstance(message, control.Question):
+            self._answers.answer(peer, message)
         else:
             self._log.error("a peer sent a %s, which is not for the coordinator", message)
             self._peers.lose(peer)
 
+    def _hear_worker(self, peer: Peer, message: protocol.FromWorker) -> None:
+        now, worker = time.monotonic(), peer.number
+        decision, performer = self._decision, self._performer
+        if isinstance(message, protocol.Hello):
+            peer.worker = True
+            performer.perform(decision.hello(worker, message, now))
+        elif isinstance(message, protocol.Building):
+            performer.progress(decision.pid(worker), message.stage, message.done, message.total)
+        elif isinstance(message, protocol.Ready):
+            performer.progress(decision.pid(worker), Step.READY)
+            # The decision needs to know who serves before it can say that all are ready.
+            performer.perform(decision.serving(self._directory.serving(), now))
+            performer.perform(decision.ready(worker, message, now))
+        elif isinstance(message, protocol.Failed):
+            performer.perform(decision.failed(worker, message, now))
+        elif isinstance(message, protocol.Committed):
+            self._desk.serves(message)
+            performer.progress(decision.pid(worker), Step.COMMITTED)
+            performer.perform(decision.committed(worker, message, now))
+        elif isinstance(message, protocol.Generations):
+            decision.generations(worker, message)
+        elif isinstance(message, protocol.Problems):
+            decision.problems(worker, message)
+        elif isinstance(message, protocol.Counts):
+            self.tallies.hear(message)
+        elif isinstance(message, protocol.Leaving):
+            performer.perform(decision.leaving(worker, now))
+
+    def _hear_order(
+        self, peer: Peer, request: protocol.OrderRequest | protocol.RollbackRequest
+    ) -> None:
+        self._clients.wait(peer, request.id, follow=request.follow)
+        if request.id in self._performer.journal:
+            return  # it asks again, after a connection broke
+        ended = self._desk.outcome(request.id) or self._history.outcome(request.id)
+        if ended is not None:
+            self._clients.ended(ended)
+        elif isinstance(request, protocol.RollbackRequest):
+            self._go_back(request.id, ROLLBACK, request.detail, request.release)
+        else:
+            self._deploy(request)
+
     def _forget(self, peer: Peer) -> None:
-        waiting = {order: client for order, client in self._clients.items() if client is not peer}
-        self._clients = waiting
+        self._clients.forget(peer)
+        self._answers.inquiries.lost(peer.number)
         if peer.worker:
-            self._departed.append(peer.number)
-            self._perform(())
+            self._performer.gone(peer.number)
 
     # -- orders
+
+    def _deploy(self, request: protocol.OrderRequest) -> None:
+        order = Order(request.id, request.trigger, request.force, request.detail)
+        try:
+            path = self._trusted(request.path) if request.path else ""
+        except OrderError as error:
+            self._refuse(order, str(error))
+        else:
+            self._performer.order(replace(order, path=path, modules=request.modules))
+
+    def _go_back(self, name: str, trigger: str, detail: str, release: int | None) -> None:
+        """Order that the code of ``release`` is served again; None: of the one before."""
+        order = Order(name, trigger, False, detail)
+        try:
+            # Now, for what is the one before may be another when the order is served.
+            number = self._kept.find(release).number
+        except OrderError as error:
+            self._refuse(order, str(error))
+        else:
+            self._performer.order(replace(order, back_to=number))
+
+    def _refuse(self, order: Order, reason: str) -> None:
+        outcome = OrderOutcome(order.id, Outcome.REFUSED, None, reason, "", 0.0)
+        self._performer.report(order, outcome)
+
+    def _pass_over(self, order: Order, reason: str) -> None:
+        """Don't obey an automatic order.  What the watch has seen, it will see again."""
+        if order.trigger == WATCH:
+            self._log.info("order %s by %s: refused: %s", order.id, order.trigger, reason)
+            refused = OrderOutcome(order.id, Outcome.REFUSED, None, reason, "", 0.0)
+            self._desk.ended(refused, self._decision.release)
+        else:
+            self._refuse(order, f"{reason}: genwsgictl resume, and order it once more")
+
+    def _look_again(self) -> None:
+        """Automatic orders are taken again: have the newest state deployed, if it is watched."""
+        if WATCH in self._ask_triggers():
+            self.submit(WATCH, "a look at the files, for automatic deploys go on")
 
     def _take_submitted(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -314,13 +378,18 @@ class CoordinatorServer:
     def _take(self, submission: Submission) -> None:
         order = submission.order
         if submission.withdraw:
-            self._perform(self._decision.withdraw(order.id, order.detail, time.monotonic()))
-        elif order.id in self._journal:
+            now = time.monotonic()
+            self._performer.perform(self._decision.withdraw(order.id, order.detail, now))
+        elif order.id in self._performer.journal:
             if not order.hold:
                 self._log.info("order %s: the word has come", order.id)
-                self._perform(self._decision.word(order.id, time.monotonic()))
-        elif not self._desk.tell_again(order.id):
-            self._order(order, self._desk.attempts.pop(order.id, 0) + 1)
+                self._performer.perform(self._decision.word(order.id, time.monotonic()))
+        elif self._desk.tell_again(order.id):
+            pass
+        elif order.trigger != SIGHUP and (pause := self._directory.paused()):
+            self._pass_over(order, f"automatic deploys {in_words(pause)}")
+        else:
+            self._performer.order(order, self._desk.attempts.pop(order.id, 0) + 1)
 
     def _hear_master(self, pipe: int) -> None:
         try:
@@ -330,136 +399,27 @@ class CoordinatorServer:
         if not data:
             self._stopped = True
         if HANG_UP in data:
-            self.submit("SIGHUP", "the master was told to reload", force=True)
+            self.submit(SIGHUP, "the master was told to reload", force=True)
         if WORKERS_LACK in data:
             text = "the master can't start workers, and its log says why; those there are serve on"
             self._problems.begin("workers", text, logged=True)
         if data.rfind(WORKERS_START) > data.rfind(WORKERS_LACK):
             self._problems.end("workers")
 
-    def _order(self, order: Order, attempt: int = 1) -> None:
-        self._journal.add(order, attempt)
-        self._chronicle.ordered(order)
-        self._perform(self._decision.order(order, time.monotonic()))
-
     def _resume_orders(self) -> None:
         """Take up what the coordinator before this one had accepted when it died."""
-        for order, attempts in self._journal.take_over():
+        for order, attempts in self._performer.journal.take_over():
             if order.hold and attempts < ATTEMPTS:
                 # Whether it is still wanted, and still to be held, its trigger knows, and gives it
                 # again.
                 self._desk.attempts[order.id] = attempts
-                self._journal.remove(order)
+                self._performer.journal.remove(order)
             elif attempts < ATTEMPTS:
-                self._order(order, attempts + 1)
+                self._performer.order(order, attempts + 1)
             else:
                 reason = f"the coordinator died over it {attempts} times"
-                self._report(order, OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0))
-
-    # -- what the decision asks for
-
-    def _perform(self, actions: Iterable[Action]) -> None:
-        """Carry out one list of actions after the other, each whole.
-
-        To send can be to learn that a worker is gone, which the decision must not be told in the
-        middle of what it has just decided: so both wait in line here.
-        """
-        self._lists.append(list(actions))
-        if self._performing:
-            return
-        self._performing = True
-        try:
-            while self._lists or self._departed:
-                if self._lists:
-                    self._carry_out(self._lists.popleft())
-                else:
-                    now = time.monotonic()
-                    self._lists.append(self._decision.gone(self._departed.popleft(), now))
-        finally:
-            self._performing = False
-
-    def _carry_out(self, actions: list[Action]) -> None:
-        self._say()  # before the source is read, which takes its time
-        for action in actions:
-            if isinstance(action, TakeSnapshot):
-                self._take_snapshot(action)
-            elif isinstance(action, Record):
-                try:
-                    self._directory.record(action.release)
-                except OSError as error:
-                    self._upkeep.failed(error)
-                    reason = f"the commit can't be recorded: {error}"
-                    # The very next thing the decision hears; the rest of the list is void.
-                    failed = self._decision.record_failed(reason, time.monotonic())
-                    self._lists.appendleft(failed)
-                    return
-                self._chronicle.ready(self._decision.deploy, time.monotonic())
-                self._follow()
-            elif isinstance(action, Send):
-                peer = self._peers.get(action.worker)
-                if peer is not None:
-                    self._peers.send(peer, action.message)
-            elif isinstance(action, Report):
-                self._report(action.order, action.outcome)
-            elif isinstance(action, Held):
-                self._hold(action)
-
-    def _take_snapshot(self, action: TakeSnapshot) -> None:
-        self._swept = None
-        if action.additions:
-            self._chronicle.grows(action.order, action.additions)
-        order = action.order
-        try:
-            reading = self._source.read(
-                self._decision.release.digest,
-                action.additions,
-                action.path,
-                order.modules,
-                order.path,
-            )
-        except (GenwsgiError, OSError) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            if isinstance(cause, OSError) and cause.errno in NO_MORE:
-                self._upkeep.failed(cause)
-            trace = getattr(error, "traceback", "")
-            now = time.monotonic()
-            refused = isinstance(error, OrderError)
-            self._perform(
-                self._decision.snapshot_failed(clip(str(error)), clip(trace), now, refused=refused)
-            )
-        else:
-            self._read = reading.watched
-            now = time.monotonic()
-            self._perform(self._decision.serving(self._directory.serving(), now))
-            actions = self._decision.snapshot_taken(reading.digest, now, time.time(), reading.path)
-            self._chronicle.read(self._decision.deploy, now)
-            self._perform(actions)
-
-    def _follow(self) -> None:
-        """Have the folders watched that the code of the committed release is imported from."""
-        if self._read == self._watched:
-            return
-        self._watched = self._read
-        try:
-            self._moved(self._watched)
-        except Exception:  # noqa: BLE001 -- it is logged; a trigger may be somebody else's code
-            self._log.exception("the folders that code comes from now can't be watched")
-
-    def _hold(self, held: Held) -> None:
-        self._chronicle.held(held.order)
-        self._desk.held(held.order, held.release, held.seconds)
-
-    def _report(self, order: Order, outcome: OrderOutcome) -> None:
-        self._journal.remove(order)
-        release = self._decision.release
-        self._desk.ended(outcome, release)
-        self._chronicle.ended(order, outcome, release)
-        client = self._clients.pop(order.id, None)
-        if client is not None:
-            self._peers.send(client, outcome)
-
-    def _status(self) -> control.Status:
-        return self._decision.status(self._ask_triggers(), self._problems.now)
+                outcome = OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0)
+                self._performer.report(order, outcome)
 
     def _ask_triggers(self) -> dict[str, object]:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from genwsgi.deploy.protocol import Release
-from genwsgi.errors import OrderError
+from genwsgi.errors import OrderError, SnapshotError
 from genwsgi.isolation.scope import Addition, Package, Scope, ScopeRules, find_scope
 from genwsgi.isolation.snapshot import Snapshot, Store
 
@@ -67,10 +68,17 @@ class Source:
 
         :raises SnapshotError, TargetError: it can't be read.
         """
-        known = self.store.open(release.digest)
+        # What is set aside is recognised only if it is read with the scope that it had.
+        for digest in release.aside:
+            with contextlib.suppress(SnapshotError):  # it is not kept any more
+                self._grow_as(digest)
+        self._grow_as(release.digest)
+        return self.scope(release.path)
+
+    def _grow_as(self, digest: str) -> None:
+        known = self.store.open(digest)
         known.release()
         self.grow(known.additions)
-        return self.scope(release.path)
 
     def take(self, committed: str | None = None, additions: Iterable[Addition] = ()) -> str:
         """Take a snapshot of the tree as it is now and return its digest.

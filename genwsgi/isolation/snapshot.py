@@ -63,6 +63,7 @@ class Snapshot:
     :ivar reasons: for each top-level name why it is in the scope.
     :ivar share: packages that are never to be in the scope.
     :ivar roots: the folders of the scope as the operator wrote them.
+    :ivar others: further files that belong to the release, each with a hash of its content.
     """
 
     digest: str
@@ -74,6 +75,7 @@ class Snapshot:
     reasons: dict[str, str]
     share: frozenset[str]
     roots: tuple[str, ...]
+    others: dict[str, str]
     folders: frozenset[str] = field(compare=False, repr=False)
     _pin: IO[bytes] = field(compare=False, repr=False)
 
@@ -219,6 +221,7 @@ class Store:
             reasons=manifest["reasons"],
             share=frozenset(manifest["share"]),
             roots=tuple(manifest["roots"]),
+            others=manifest["others"],
             folders=_folders(files, tops),
             _pin=pin,
         )

@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, ConfigError
 
 from genwsgi.deploy.agent import Agent
+from genwsgi.deploy.history import give_state, state_folder
 from genwsgi.deploy.notices import Notice
 from genwsgi.deploy.problems import explained
 from genwsgi.deploy.protocol import Release
@@ -123,6 +124,11 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "watch_polling": cfg.watch_polling,
             "watch_interval": cfg.watch_interval,
             "build_timeout": cfg.build_timeout,
+            "keep_releases": cfg.keep_releases,
+            "release_root": [os.path.abspath(path) for path in cfg.release_root],
+            "state": state_folder(
+                cfg.state_dir, self.target.text, cfg.chdir, shared=cfg.uid != os.geteuid()
+            ),
             "handed": self.handed,
             "log_json": cfg.log_json,
             "uid": cfg.uid,
@@ -173,6 +179,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
             reason = f"can't be written: {explained(error)}"
             raise RunDirectoryError(self.directory.path, reason) from error
         self.directory.give_to(self.cfg.uid, self.cfg.gid)
+        if self.cfg.uid != os.geteuid():
+            give_state(options["state"], self.cfg.uid, self.cfg.gid)
         if self._named_directory() is not None:
             self._notice = Notice(self.directory.path, self.cfg.uid, self.cfg.gid)
             self._notice.put_up()

@@ -106,6 +106,9 @@ class GenwsgiArbiter(Arbiter):
         self.app.keep_directory()
         if self._coordinator is not None:
             self._coordinator.ensure()
+        if self.app.directory is not None and self.app.directory.take_restart():
+            self.log.info("Replacing the workers; connections that are kept open end with them")
+            self.reload()
         if not self._served and self.app.directory is not None:
             self._served = self.app.directory.happened("served")
             if self._served:

@@ -23,6 +23,7 @@ from genwsgi.server.logs import join_error_log
 from genwsgi.server.systemd import mouth
 from genwsgi.triggers.others import find_others
 from genwsgi.triggers.registry import Trigger, make_triggers
+from genwsgi.triggers.trust import check_folder
 
 #: gunicorn's settings that decide where the log goes, and whose its file is.
 LOG_SETTINGS = (
@@ -104,6 +105,10 @@ def main(options: dict[str, Any]) -> None:
         moved=moved,
         recovered=look_again,
         announce=mouth(handed["ear"]) if "ear" in handed else None,
+        keep=options["keep_releases"],
+        state=options["state"],
+        # The order comes from this very user: without roots any folder that is safe will do.
+        trusted=lambda path: check_folder(path, options["release_root"] or None),
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: logger.reopen_files())

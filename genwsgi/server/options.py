@@ -63,6 +63,13 @@ def _share(option: Option, value: object) -> float:
     return part
 
 
+def _count(option: Option, value: object) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isdecimal():
+        raise option.refuse(value, "a whole number, 0 or more")
+    return int(text)
+
+
 def _texts(option: Option, value: object) -> tuple[str, ...]:
     if isinstance(value, (str, os.PathLike)):
         value = [value]
@@ -181,7 +188,7 @@ class Option:
 
     def add_to(self, group: argparse._ArgumentGroup) -> None:
         """Add the option to a parser's group, absent where the command line does not give it."""
-        shown = f" [{self.default}]" if isinstance(self.default, (float, str)) else ""
+        shown = f" [{self.default}]" if type(self.default) in (int, float, str) else ""
         extras = {"metavar": self.meta, "nargs": self.nargs, "const": self.const}
         group.add_argument(
             self.flag,
@@ -240,6 +247,11 @@ OPTIONS = (
         "that to go back takes a few milliseconds.", _boolean, default=False, action="store_true"),
     Option("run_dir", "The directory for the control socket and the snapshots; a private temporary "
         "one unless given.", _directory, meta="DIR"),
+    Option("keep_releases", "How many releases before the committed one can be gone back to.",
+        _count, default=5, meta="N"),
+    Option("state_dir", "The directory for what outlives the server: the history of deploys. "
+        "$STATE_DIRECTORY, $XDG_STATE_HOME/genwsgi or ~/.local/state/genwsgi unless given.",
+        _directory, meta="DIR"),
     Option("amqp", "Take deploy orders from this RabbitMQ. amqps:// is within TLS.",
         _broker, meta="URL"),
     Option("amqp_exchange", "The fanout exchange that orders come by.",

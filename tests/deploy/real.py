@@ -23,6 +23,9 @@ from tests.helpers import wait_until
 #: How long anything may take, in seconds.
 DEADLINE = 10.0
 
+#: What may come between other messages.
+ANY_TIME = (protocol.Generations, protocol.Problems, protocol.Building, protocol.Tell)
+
 LOG = logging.getLogger("genwsgi.tests.deploy")
 
 
@@ -115,18 +118,18 @@ class Connection:
     def expect(self, *kinds: type) -> Any:
         """Receive one message of each of ``kinds``, in their order; return the last.
 
-        How generations stand, and what is wrong, is told at any time, and passed over where it is
-        not expected.
+        How generations and builds stand, and what is wrong, is told and asked for at any time, and
+        passed over where it is not expected.
         """
         for kind in kinds:
             message = self.receive()
-            while type(message) in {protocol.Generations, protocol.Problems} - {kind}:
+            while type(message) in ANY_TIME and type(message) is not kind:
                 message = self.receive()
             assert type(message) is kind, f"{kind.__name__} expected, not {message}"
         return message
 
     def quiet(self) -> bool:
-        """Whether nothing has come that was not received yet."""
+        """Whether nothing has come that was not received yet, but for what comes at any time."""
         self._socket.setblocking(False)
         try:
             self._pending += self._decoder.feed(self._socket.recv(65536))
@@ -136,7 +139,7 @@ class Connection:
             return False
         finally:
             self._socket.settimeout(DEADLINE)
-        return not self._pending
+        return all(isinstance(message, ANY_TIME) for message in self._pending)
 
     def close(self) -> None:
         """Hang up."""

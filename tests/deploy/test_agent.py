@@ -63,6 +63,8 @@ class FakeLive:
     :ivar served: the labels of what was swapped in, in order; ``discarded`` is alike.
     """
 
+    size = 0
+
     def __init__(self) -> None:
         self.codes: dict[str, Callable[[Callable[[int], None]], None]] = {}
         self.begun: list[str] = []
@@ -496,7 +498,7 @@ def test_failed_build_sends_the_traceback(worker: Worker) -> None:
     worker.live.codes["code2"] = fails
     connection = worker.start()
     connection.send(Prepare(release(2)))
-    assert connection.receive() == Failed(2, str(BROKEN), BROKEN.traceback)
+    assert connection.expect(Failed) == Failed(2, str(BROKEN), BROKEN.traceback)
     assert worker.live.served == ["1-code1"]
     connection.send(Prepare(release(3)))
     assert connection.expect(Ready).release == 3
@@ -516,7 +518,8 @@ def test_scope_that_is_too_small_is_said(worker: Worker) -> None:
     worker.live.codes["code2"] = lack
     connection = worker.start()
     connection.send(Prepare(release(2)))
-    assert connection.receive() == Failed(2, str(error), "Traceback: all of it", additions)
+    failed = Failed(2, str(error), "Traceback: all of it", additions)
+    assert connection.expect(Failed) == failed
     assert worker.live.served == ["1-code1"]
 
 
@@ -806,7 +809,7 @@ def test_catching_up_is_tried_again(
     connection = worker.start()
     worker.directory.record(release(2))
     connection.send(Welcome(release(2)))
-    assert connection.receive() == Failed(2, str(BROKEN), BROKEN.traceback)
+    assert connection.expect(Failed) == Failed(2, str(BROKEN), BROKEN.traceback)
     (problem,) = connection.expect(Problems).problems
     assert connection.expect(Failed) == Failed(2, str(BROKEN), BROKEN.traceback)
     assert (problem.name, problem.pid) == ("release", os.getpid())

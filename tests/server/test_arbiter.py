@@ -29,6 +29,11 @@ class Directory:
         self.events = set(events)
         self.path = "/run/shop"
         self.ended: list[int] = []
+        self.restart = False
+
+    def take_restart(self) -> bool:
+        asked, self.restart = self.restart, False
+        return asked
 
     def happened(self, event: str) -> bool:
         return event in self.events

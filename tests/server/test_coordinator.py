@@ -77,6 +77,9 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "initgroups": False,
         "handed": {},
         "log_json": False,
+        "keep_releases": 5,
+        "state": str(tmp_path / "state"),
+        "release_root": [],
         "log": {"errorlog": str(tmp_path / "error.log"), "loglevel": "info"},
     }
     digest = make_source(options, Store(directory.store)).take()

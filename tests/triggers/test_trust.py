@@ -1,4 +1,4 @@
-"""Tests of genwsgi.triggers.amqp.paths."""
+"""Tests of genwsgi.triggers.trust."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from genwsgi.triggers.amqp.message import Refusal
-from genwsgi.triggers.amqp.paths import check_path
+from genwsgi.errors import OrderError
+from genwsgi.triggers.trust import check_folder
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def root(tmp_path: Path) -> Path:
 
 def refused(path: Path, *roots: Path, uid: int | None = None) -> str:
     """Return why ``path`` is refused."""
-    with pytest.raises(Refusal) as refusal:
-        check_path(str(path), map(str, roots), uid)
-    return refusal.value.reason
+    with pytest.raises(OrderError) as refusal:
+        check_folder(str(path), map(str, roots), uid)
+    return str(refusal.value)
 
 
 def test_a_release_below_a_root_is_taken_by_its_real_path(root: Path):
@@ -34,9 +34,9 @@ def test_a_release_below_a_root_is_taken_by_its_real_path(root: Path):
     elsewhere = root.parent / "elsewhere"
     elsewhere.symlink_to(root)
     real = os.path.realpath(root / "one")
-    assert check_path(str(root / "one"), ["/nowhere", str(root)]) == real
-    assert check_path(str(root / "current"), [str(root)]) == real
-    assert check_path(str(elsewhere / "one"), [str(elsewhere)]) == real
+    assert check_folder(str(root / "one"), ["/nowhere", str(root)]) == real
+    assert check_folder(str(root / "current"), [str(root)]) == real
+    assert check_folder(str(elsewhere / "one"), [str(elsewhere)]) == real
 
 
 def test_what_is_not_below_a_root_is_refused(root: Path):
@@ -57,11 +57,24 @@ def test_where_a_release_lies_right_in_a_root_nothing_deeper_may_be_named(root: 
     inner.mkdir(mode=0o755)
     (root / "link").symlink_to(inner)
     roots = [str(root)]
-    assert check_path(str(root / "one"), roots, deep=False) == os.path.realpath(root / "one")
-    assert check_path(str(inner), roots) == os.path.realpath(inner)
+    assert check_folder(str(root / "one"), roots, deep=False) == os.path.realpath(root / "one")
+    assert check_folder(str(inner), roots) == os.path.realpath(inner)
     for path in (inner, root / "link"):
-        with pytest.raises(Refusal, match="is not right in"):
-            check_path(str(path), roots, deep=False)
+        with pytest.raises(OrderError, match="is not right in"):
+            check_folder(str(path), roots, deep=False)
+
+
+def test_where_no_root_is_asked_for_any_trustworthy_folder_will_do(root: Path):
+    """Without release roots only the owners and modes of the folder and its way count."""
+    real = os.path.realpath(root / "one")
+    assert check_folder(str(root / "one"), None) == real
+    (root / "one" / "shop").chmod(0o777)
+    with pytest.raises(OrderError, match="others may write to"):
+        check_folder(str(root / "one"), None)
+    (root / "one" / "shop").chmod(0o755)
+    root.chmod(0o777)
+    with pytest.raises(OrderError, match=f"others may write to {root}"):
+        check_folder(str(root / "one"), None)
 
 
 def test_what_is_no_folder_is_refused(root: Path):
@@ -86,7 +99,7 @@ def test_what_others_may_write_is_refused(root: Path, place: str, bit: int):
 def test_nobody_else_may_put_another_folder_in_the_place_of_the_root(root: Path):
     """Above the release root nobody else may write either, but in a sticky folder as /tmp is."""
     root.parent.chmod(0o1777)
-    assert check_path(str(root / "one"), [str(root)])
+    assert check_folder(str(root / "one"), [str(root)])
     root.parent.chmod(0o777)
     assert f"others may write to {root.parent}" in refused(root / "one", root)
 
@@ -110,7 +123,7 @@ def test_a_link_in_a_release_must_lead_to_what_is_as_safe(root: Path):
     (root / "one" / "linked").symlink_to(shared / "deep")
     (root / "one" / "broken").symlink_to(shared / "nothing")
     (root / "one" / "again").symlink_to(root / "one")
-    assert check_path(str(root / "one"), [str(root)])
+    assert check_folder(str(root / "one"), [str(root)])
     for place in (shared / "deep" / "module.py", shared / "deep", shared):
         place.chmod(place.stat().st_mode | 0o002)
         assert f"others may write to {place}" in refused(root / "one", root)
@@ -127,7 +140,7 @@ def test_a_link_in_a_release_may_not_be_turned_by_others(root: Path):
     (public / "turn").symlink_to(shared)
     link = root / "one" / "linked"
     link.symlink_to(public / "turn")
-    assert check_path(str(root / "one"), [str(root)])
+    assert check_folder(str(root / "one"), [str(root)])
     if os.geteuid() == 0:
         os.lchown(public / "turn", 12345, -1)
         assert f"{public / 'turn'} belongs to user 12345" in refused(root / "one", root)

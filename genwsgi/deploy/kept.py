@@ -1,0 +1,86 @@
+"""Which releases a server can go back to, and which one is meant by "the one before".
+
+Pure; one thread at a time, the coordinator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from genwsgi.deploy.protocol import Release
+from genwsgi.errors import OrderError
+
+
+class KeptReleases:
+    """The committed release, and the latest before it whose snapshots are kept.
+
+    :param releases: those of this server that are known to have been committed, oldest first.
+    :param keep: how many snapshots to keep besides the committed release's.
+    """
+
+    def __init__(self, releases: Iterable[Release], keep: int) -> None:
+        self._keep = keep
+        self._releases: tuple[Release, ...] = ()
+        for release in releases:
+            self.commit(release)
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Those that are kept, oldest first; the last is the committed one."""
+        return self._releases
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The snapshots that are kept."""
+        return frozenset(release.digest for release in self._releases)
+
+    def __contains__(self, release: tuple[int | None, str]) -> bool:
+        """Whether the release of this number and digest is kept."""
+        return any((one.number, one.digest) == release for one in self._releases)
+
+    def commit(self, release: Release) -> None:
+        """Note that ``release`` is committed; what is no longer kept is forgotten."""
+        if (release.number, release.digest) in self:
+            return
+        releases = (*self._releases, release)
+        latest = dict.fromkeys(one.digest for one in reversed(releases))
+        kept = set(list(latest)[: self._keep + 1])
+        self._releases = tuple(one for one in releases if one.digest in kept)
+
+    def find(self, number: int | None) -> Release:
+        """The release ``number``; None: the one before the committed one.
+
+        :raises OrderError: it is not kept; the error names those that are.
+        """
+        found = self._before() if number is None else self._numbered(number)
+        if found is None:
+            what = "no release before this one" if number is None else f"release {number}"
+            others = [str(one.number) for one in self._releases[:-1]] or ["none"]
+            state = "is kept" if number is None else "is not kept"
+            raise OrderError(f"{what} {state}; kept are: {', '.join(others)}")
+        return found
+
+    def before(self, release: Release) -> Release:
+        """The latest before ``release`` that has other code.
+
+        :raises OrderError: none is kept.
+        """
+        earlier = (one for one in reversed(self._releases) if one.number < release.number)
+        found = next((one for one in earlier if one.digest != release.digest), None)
+        if found is None:
+            raise OrderError(f"no release before {release.number} is kept")
+        return found
+
+    def _numbered(self, number: int) -> Release | None:
+        return next((one for one in self._releases if one.number == number), None)
+
+    def _before(self) -> Release | None:
+        """The latest with other code, and not what was rolled back from.
+
+        After a rollback to 2 the one before is 1, and not the one that was left.
+        """
+        current = self._releases[-1]
+        latest = current.back_to or current.number
+        left = {current.digest, *current.aside}
+        earlier = (one for one in reversed(self._releases) if one.number < latest)
+        return next((one for one in earlier if one.digest not in left), None)
