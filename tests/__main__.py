@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,9 @@ def main() -> int:
         ignored = [f"--ignore=tests/{name}" for name in LONG] if options.quick else []
         pytest = [sys.executable, "-m", "pytest", *ignored, *rest]
         return subprocess.run(pytest, cwd=ROOT, check=False).returncode and 1
+    # Either ends what runs; a shell may have had the first ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     pythons = find()
     good = enough(pythons)
     with tempfile.TemporaryDirectory() as scratch:
