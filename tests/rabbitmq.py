@@ -121,6 +121,15 @@ class Broker:
         """What reaches it."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def tls(self) -> dict[str, str]:
+        """What reaches it within TLS: the URL, and the files that its clients show and believe."""
+        files = {"ca": "ca.pem", "cert": "client.pem", "key": "client.key"}
+        return {
+            "url": f"amqps://guest:guest@127.0.0.1:{self.tls_port}/",
+            **{name: str(self.certificates / file) for name, file in files.items()},
+        }
+
     def start(self) -> None:
         """Start the node and wait until it answers."""
         self.begin()

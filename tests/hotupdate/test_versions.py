@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi import hotupdate
+from genwsgi.generations.generation import Generation
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program
 
@@ -30,6 +31,32 @@ def test_import_sees_the_new_version(program: Program) -> None:
     exec(f"import {name}.rules as later", space)
     assert space["later"] is space["rules"]
     assert importlib.import_module(f"{name}.rules").parse() == (2, 2)
+
+
+def test_what_is_said_to_be_current_is_no_newer_than_what_runs(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads which version is current and then takes a pin gets that one, or a later one."""
+    versions = hotupdate._updater.versions
+    swap = versions.switch.swap
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        said = hotupdate.status().version.number
+        with hotupdate.pin() as pinned:
+            seen.append((said, pinned))
+
+    def swapping(generation: Generation) -> None:
+        look()
+        swap(generation)
+        look()
+
+    monkeypatch.setattr(versions.switch, "swap", swapping)
+    program.load("NAME.rules")
+    program.write({"NAME/fields.py": "VERSION = 2\n"})
+    assert program.update("NAME.fields").outcome == "committed"
+    look()
+    assert seen == [(1, 1), (1, 2), (2, 2)]
 
 
 def test_names_that_were_taken_stay(program: Program) -> None:

@@ -18,10 +18,16 @@ from typing import Any
 import pika
 import pytest
 
+from genwsgi.triggers.amqp.signing import is_signed, signed
 from tests.helpers import wait_until
 from tests.rabbitmq import Broker
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "hotupdate.md"
+
+#: What the document's program calls.
+CALL = "auto_reload_module()"
+
+KEY = "0123456789abcdef0123456789abcdef"
 
 UPDATES = 50
 THREADS = 8
@@ -232,12 +238,11 @@ def exchange() -> str:
 @pytest.fixture
 def settings(broker: Broker, exchange: str) -> dict[str, str]:
     """The document's files, with the broker and the exchange of the test."""
-    call = "auto_reload_module()"
     shown = files()
-    assert call in shown["main.py"]
+    assert CALL in shown["main.py"]
     return {
         "settings.py": shown["settings.py"].replace("5672", str(broker.port)),
-        "main.py": shown["main.py"].replace(call, f"auto_reload_module(exchange={exchange!r})"),
+        "main.py": shown["main.py"].replace(CALL, f"auto_reload_module(exchange={exchange!r})"),
     }
 
 
@@ -294,6 +299,32 @@ def test_refusals(
         assert (answer["outcome"], answer["release"]) == ("committed", 3)
         crawler.end(site)
     assert {tuple(item["made_by"]) for item in crawler.items()} <= {(1, 1), (2, 2)}
+
+
+def test_signed_orders_within_tls(
+    tmp_path: Path, site: Site, broker: Broker, exchange: str, publisher: Publisher
+) -> None:
+    """A program with a key and certificates obeys what is signed, and signs its answers."""
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY)
+    key_file.chmod(0o600)
+    arguments = {**broker.tls, "exchange": exchange, "key_file": str(key_file)}
+    main = files()["main.py"].replace(CALL, f"auto_reload_module(**{arguments})")
+    with crawling(tmp_path, site, **{"main.py": main}) as crawler:
+        crawler.wait_for_the_broker()
+        assert f"amqps://guest:***@127.0.0.1:{broker.tls_port}/" in crawler.log.read_text()
+        crawler.write(2)
+        unsigned = order(crawler.release(2))
+        fields = {**json.loads(unsigned), "id": "two", "issued_at": int(time.time())}
+        for body in (unsigned, json.dumps(signed(fields, [b"another key......"])).encode()):
+            assert publisher.order(body, crawler)["outcome"] == "refused"
+        keys = [KEY.encode()]
+        answer = publisher.order(json.dumps(signed(fields, keys)).encode(), crawler)
+        assert (answer["outcome"], answer["generation"]) == ("committed", 2)
+        assert is_signed(answer, keys)
+        wait_until(lambda: crawler.items()[-1]["made_by"] == [2, 2], 30, "items of the new version")
+        crawler.end(site)
+    check(crawler, site, 2)
 
 
 def test_latecomer(

@@ -295,13 +295,10 @@ def test_no_order_is_taken_for_the_latest_that_may_not_be(
 
 def test_orders_come_within_tls(broker: Broker, exchange: str, listen: Listen):
     """amqps, with the broker's certificate and our own checked; without one of ours, no orders."""
-    url = broker.url.replace("amqp:", "amqps:").replace(str(broker.port), str(broker.tls_port))
-    files = broker.certificates
-    tls = {"ca": f"{files}/ca.pem", "cert": f"{files}/client.pem", "key": f"{files}/client.key"}
-    heard = listen(url=url, **tls)
+    heard = listen(**broker.tls)
     publish(broker, exchange, id="a")
     wait_until(lambda: heard.ids == ["a"], what="the order")
-    stranger = listen(connected=False, url=url)
+    stranger = listen(connected=False, url=broker.tls["url"])
     wait_until(lambda: stranger.listener.status()["problem"], what="the refusal")
     assert "certificate verify failed" in str(stranger.listener.status()["problem"])
 
