@@ -1,14 +1,15 @@
 """A server on a small disk, or with few inotify watches: the real limits, in namespaces of its own.
 
 A user namespace has limits of its own, and may mount a file system for memory, without root
-(user_namespaces(7)). Where the machine allows no such namespace, these tests are skipped and say so.
+(user_namespaces(7)). Where the machine allows no such namespace, these tests are skipped and say
+so.
 """
 
 from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,7 +59,6 @@ def confined(
 
 def inside(server: Server, script: str) -> None:
     """Run ``script`` of the shell where a confined server is."""
-    enter: Sequence[str] = (
-        "nsenter", "--user", "--mount", "--preserve-credentials", "--target", str(server.process.pid),
-    )  # fmt: skip
+    target = ("--target", str(server.process.pid))
+    enter = ("nsenter", "--user", "--mount", "--preserve-credentials", *target)
     subprocess.run([*enter, "sh", "-c", script], check=True, capture_output=True)
