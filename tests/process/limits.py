@@ -1,7 +1,7 @@
 """A server on a small disk, or with few inotify watches: the real limits, in namespaces of its own.
 
 A user namespace has limits of its own, and may mount a file system for memory, without root
-(user_namespaces(7)). Where the machine allows no such namespace, these tests are skipped and say
+(user_namespaces(7)).  Where the machine allows no such namespace, these tests are skipped and say
 so.
 """
 
@@ -59,6 +59,5 @@ def confined(
 
 def inside(server: Server, script: str) -> None:
     """Run ``script`` of the shell where a confined server is."""
-    target = ("--target", str(server.process.pid))
-    enter = ("nsenter", "--user", "--mount", "--preserve-credentials", *target)
+    enter = ("nsenter", "--user", "--mount", "--target", str(server.process.pid))
     subprocess.run([*enter, "sh", "-c", script], check=True, capture_output=True)

@@ -1,0 +1,473 @@
+"""Every line of the failure table in docs/operations.md: it happens, and all is as it says."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import wait_until
+from tests.process import limits
+from tests.process.harness import Server, put, run_command, serving
+from tests.process.limits import confined, inside
+from tests.process.load import Tally, load
+
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+#: Answers with its version and pid; what else it does at its import comes first.
+APPLICATION = """\
+V = "{version}"
+import os
+{code}
+
+def app(environ, start_response):
+    body = f"{{V}} {{os.getpid()}}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+#: Raises while a file is there, as code does whose database is away.
+DEPENDENT = """\
+if os.path.exists(os.path.join(os.path.dirname(__file__), "away")):
+    raise RuntimeError("the database is away")"""
+
+#: A thread that goes on when its generation has retired.
+HOLDING = """\
+import threading
+
+def hold():
+    threading.Event().wait(600)
+
+threading.Thread(target=hold, daemon=True).start()"""
+
+COUNT = itertools.count()
+tried: set[str] = set()
+
+
+def rows() -> dict[str, list[re.Pattern[str]]]:
+    """What each row of the table says is in the log."""
+    text = TABLE.read_text().partition("<!-- failures: begin -->")[2]
+    lines = text.partition("<!-- failures: end -->")[0].strip().splitlines()[2:]
+    found = {}
+    for line in lines:
+        what, log, _, _ = (cell.strip() for cell in line.strip("|").split(" | "))
+        quoted = re.findall("`(.+?)`(?:, |$)", log)
+        found[what] = [re.compile(re.escape(one).replace("…", ".*")) for one in quoted]
+    return found
+
+
+ROWS = rows()
+
+
+def tries(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Mark a test as that of a row of the table."""
+    tried.add(what)
+    return lambda test: test
+
+
+def say(server: Server, what: str, *, since: int, first: int = 0, last: int = 9) -> None:
+    """Wait until the log has, from ``since`` on, the lines of a row."""
+    for pattern in ROWS[what][first:last]:
+        wait_until(
+            lambda: pattern.search(server.log(), since),  # noqa: B023 -- it is called at once
+            30,
+            f"{pattern.pattern} in {server.log()[since:]}",
+        )
+
+
+def said_once(server: Server, what: str, since: int) -> bool:
+    """Whether each line of a row is in the log once since then, however long it has lasted."""
+    return all(len(pattern.findall(server.log()[since:])) == 1 for pattern in ROWS[what])
+
+
+def write(server: Server, version: str, code: str = "") -> None:
+    """Put code in place; each time it is other code than any before."""
+    text = APPLICATION.format(version=version, code=code)
+    put(server.root / "myapp.py", f"{text}# {next(COUNT)}\n")
+
+
+def wait_for_problems(server: Server, *names: str) -> None:
+    """Wait until the status says that just these things are wrong."""
+    wait_until(lambda: server.problems() == [*names], 20, f"{names} in the status")
+
+
+def wait_for_answer(server: Server, version: str) -> None:
+    """Wait until a worker answers with ``version``."""
+    wait_until(lambda: server.get().startswith(f"{version} "), 20, version)
+
+
+def wait_for(server: Server, version: str) -> None:
+    """Wait until every worker of two serves ``version``, and nothing is wrong."""
+
+    def agreed() -> bool:
+        answers = [server.get().split() for _ in range(8)]
+        return {answer[0] for answer in answers} == {version} and len(server.workers()) == 2
+
+    wait_until(agreed, 30, f"both workers on {version}")
+    wait_for_problems(server)
+
+
+@contextmanager
+def undisturbed(server: Server) -> Iterator[Tally]:
+    """Have clients that see no failed request, and lose no connection, while the block runs."""
+    with load(server.port, clients=4, think=0.02) as tally:
+        yield tally
+    assert tally.ok
+    assert not tally.offences
+
+
+@contextmanager
+def limited(pid: int, kind: int, soft: int) -> Iterator[None]:
+    """Give a running process a lower limit until the block ends."""
+    before = resource.prlimit(pid, kind, (soft, resource.prlimit(pid, kind)[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, before)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two workers, which survives what the tests do to it."""
+    root = tmp_path_factory.mktemp("host")
+    put(root / "myapp.py", APPLICATION.format(version="v0", code=""))
+    with serving(root, "--build-timeout=2", target="myapp:app") as server:
+        yield server
+
+
+@pytest.fixture
+def since(host: Server, request: pytest.FixtureRequest) -> Iterator[int]:
+    """Where the host's log ends as the test begins, with both workers on a version of the test's.
+
+    They are on another one, and nothing is wrong, when it has ended.
+    """
+    wait_for(host, "v0")
+    yield len(host.log())
+    write(host, "v0")
+    wait_for(host, "v0")
+    host.wait_settled()
+
+
+@tries("A worker dies")
+def test_a_worker_dies(host: Server, since: int) -> None:
+    """Another worker starts with the committed release, whatever is on the disk."""
+    write(host, "broken", "1 / 0")
+    host.wait_for_log(r"by watch: failed: .*ZeroDivisionError")
+    victim = host.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    say(host, "A worker dies", since=since)
+    wait_until(lambda: len(set(host.workers()) - {victim}) == 2, 20, "another worker")
+    assert {host.get().split()[0] for _ in range(8)} == {"v0"}
+
+
+@tries("New code is broken")
+def test_new_code_is_broken(host: Server, since: int) -> None:
+    """What does not build costs no request."""
+    with undisturbed(host):
+        write(host, "broken", "1 / 0")
+        say(host, "New code is broken", since=since)
+    assert "ZeroDivisionError: division by zero" in host.log()[since:]
+
+
+@tries("New code ends the process")
+def test_new_code_ends_the_process(host: Server, since: int) -> None:
+    """It is one worker that such code ends, and not all of them."""
+    before = set(host.workers())
+    write(host, "deadly", "os._exit(3)")
+    say(host, "New code ends the process", since=since)
+    wait_until(lambda: len(host.workers()) == 2 and set(host.workers()) != before, 20, "another")
+    assert len(before & set(host.workers())) == 1
+    assert {host.get().split()[0] for _ in range(8)} == {"v0"}
+
+
+@tries("A build hangs")
+def test_a_build_hangs(host: Server, since: int) -> None:
+    """It is given up, and where it was is in the log."""
+    with undisturbed(host):
+        write(host, "hanging", "while True: pass")
+        say(host, "A build hangs", since=since)
+        wait_until(lambda: "myapp.py" in host.log()[since:], what="where it was")
+
+
+@tries("A build needs more memory than there is")
+def test_a_build_needs_too_much_memory(host: Server, since: int) -> None:
+    """Memory that the system refuses fails the build and nothing else."""
+    with ExitStack() as stack:
+        for pid in host.workers():
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+            size = pages * resource.getpagesize() + (64 << 20)
+            stack.enter_context(limited(pid, resource.RLIMIT_AS, size))
+        with undisturbed(host):
+            write(host, "large", "bytearray(1 << 30)")
+            say(host, "A build needs more memory than there is", since=since)
+
+
+@tries("An old generation is held")
+def test_an_old_generation_is_held(host: Server, since: int) -> None:
+    """Its holder is in the log and in the status."""
+    write(host, "holding", HOLDING)
+    wait_for(host, "holding")
+    write(host, "next")
+    say(host, "An old generation is held", since=since)
+
+    def held() -> bool:
+        return any(one.holder for w in host.status().workers for one in w.generations)
+
+    wait_until(held, what="the holder in the status")
+
+
+@tries("A new worker can't build the committed release")
+def test_a_new_worker_can_not_boot(host: Server, since: int) -> None:
+    """The others serve on, and a worker starts as soon as one can."""
+    write(host, "dependent", DEPENDENT)
+    wait_for(host, "dependent")
+    away = host.root / "away"
+    away.touch()
+    os.kill(host.workers()[0], signal.SIGKILL)
+    say(host, "A new worker can't build the committed release", since=since)
+    assert host.get().startswith("dependent ")
+    away.unlink()
+    wait_for(host, "dependent")
+
+
+@tries("The coordinator dies")
+def test_the_coordinator_dies(host: Server, since: int) -> None:
+    """The next one is there at once, and deploys."""
+    with undisturbed(host):
+        os.kill(host.coordinator(), signal.SIGKILL)
+        say(host, "The coordinator dies", since=since)
+        wait_until((host.run_dir / "coordinator.sock").exists, 20, "its socket")
+        write(host, "next")
+        wait_for(host, "next")
+
+
+@tries("The run directory is deleted")
+def test_the_run_directory_is_deleted(host: Server, since: int) -> None:
+    """It is there again, private and locked, and deploys and new workers find all they need."""
+    with undisturbed(host):
+        shutil.rmtree(host.run_dir)
+        say(host, "The run directory is deleted", since=since)
+        assert said_once(host, "The run directory is deleted", since)
+    assert host.run_dir.stat().st_mode & 0o777 == 0o700
+    wait_until(lambda: len(host.workers()) == 2, what="who serves")
+    os.kill(host.workers()[0], signal.SIGKILL)
+    wait_for(host, "v0")
+    done = run_command(host.root, "--bind=127.0.0.1:0", f"--run-dir={host.run_dir}", "myapp:app")
+    assert done.returncode == 2
+    assert f"is in use by a running server (pid {host.process.pid})" in done.stderr
+    write(host, "next")
+    wait_for(host, "next")
+
+
+@tries("The run directory is deleted, and the source has changed since")
+def test_the_source_is_lost(host: Server, since: int) -> None:
+    """What is lost is named until other code is committed."""
+    with undisturbed(host):
+        write(host, "broken", "1 / 0")
+        host.wait_for_log(r"by watch: failed: .*ZeroDivisionError")
+        shutil.rmtree(host.run_dir)
+        say(host, "The run directory is deleted, and the source has changed since", since=since)
+        assert host.problems() == ["snapshot"]
+        assert host.get().startswith("v0 ")
+        write(host, "next")
+        wait_for(host, "next")
+
+
+@tries("A worker runs out of file descriptors")
+def test_a_worker_runs_out_of_descriptors(host: Server, since: int) -> None:
+    """Its connections stay, the others wait for it or for another worker."""
+    what = "A worker runs out of file descriptors"
+    with undisturbed(host):
+        pid = host.workers()[0]
+        highest = max(int(entry) for entry in os.listdir(f"/proc/{pid}/fd"))
+        with limited(pid, resource.RLIMIT_NOFILE, highest + 10):
+            say(host, what, since=since, last=1)
+            wait_for_problems(host, "descriptors")
+            with load(host.port, clients=40) as tally:
+                wait_until(lambda: tally.ok > 400, 30, "answers")
+            assert not tally.offences
+        say(host, what, since=since)
+    assert said_once(host, what, since)
+
+
+@tries("The coordinator runs out of file descriptors")
+def test_the_coordinator_runs_out_of_descriptors(host: Server, since: int) -> None:
+    """Deploys fail until it has some, and then the change that failed is deployed."""
+    what = "The coordinator runs out of file descriptors"
+    pid = host.coordinator()
+    highest = max(int(entry) for entry in os.listdir(f"/proc/{pid}/fd"))
+    with undisturbed(host):
+        with limited(pid, resource.RLIMIT_NOFILE, highest + 1):
+            write(host, "next")
+            say(host, what, since=since, last=1)
+            wait_until(lambda: "failed: " in host.log()[since:], what="the outcome")
+        say(host, what, since=since)
+        wait_for(host, "next")
+
+
+@tries("The system refuses a new worker")
+def test_the_system_refuses_a_worker(host: Server, since: int) -> None:
+    """The server does not end over it, and has all its workers as soon as it may."""
+    what = "The system refuses a new worker"
+    with limited(host.process.pid, resource.RLIMIT_NOFILE, 3):
+        os.kill(host.workers()[0], signal.SIGKILL)
+        say(host, what, since=since, last=1)
+        wait_for_problems(host, "workers")
+        assert host.get().startswith("v0 ")
+    say(host, what, since=since)
+    wait_for(host, "v0")
+    assert said_once(host, what, since)
+
+
+@tries("The master dies")
+def test_the_master_dies(tmp_path: Path) -> None:
+    """Everything ends with it, and the next server takes its run directory over."""
+    put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
+    server = Server(tmp_path, "--workers=2", "myapp:app").wait_ready(2)
+    try:
+        pids = [*server.workers(), server.coordinator()]
+        server.process.kill()
+        server.process.wait(10)
+
+        def ended() -> bool:
+            return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+        wait_until(ended, 20, "the end of all")
+        say(server, "The master dies", since=0)
+        (cell,) = [line for line in TABLE.read_text().splitlines() if "| The master dies |" in line]
+        quoted = cell.rpartition("says `")[2].partition("`")[0]
+        heir = Server(tmp_path, f"--run-dir={server.run_dir}", "myapp:app")
+        try:
+            heir.run_dir = server.run_dir
+            heir.wait_ready()
+            heir.wait_for_log(re.escape(quoted).replace("…", ".*"))
+            assert heir.get().startswith("v0 ")
+        finally:
+            heir.close()
+    finally:
+        server.close()
+
+
+@tries("The run directory can't be made again")
+def test_the_run_directory_can_not_be_made_again(tmp_path: Path) -> None:
+    """Without its parent it can't be made, which is said once; what is loaded serves on."""
+    put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
+    with serving(tmp_path, target="myapp:app") as server:
+        with undisturbed(server) as tally:
+            shutil.rmtree(server.run_dir.parent)
+            say(server, "The run directory can't be made again", since=0)
+            server.wait_for_log("was deleted, or something in it")
+            goal = tally.ok + 100
+            wait_until(lambda: tally.ok > goal, what="answers")
+        assert said_once(server, "The run directory can't be made again", 0)
+
+
+@tries("The broker is away")
+def test_the_broker_is_away(tmp_path: Path) -> None:
+    """A server whose broker is not there serves, deploys what is saved, and says what is wrong."""
+    put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
+    amqp = ("--amqp=amqp://127.0.0.1:1/", "--amqp-allow-unsigned")
+    with serving(tmp_path, *amqp, target="myapp:app") as server:
+        say(server, "The broker is away", since=0)
+        wait_for_problems(server, "amqp")
+        write(server, "next")
+        wait_for_answer(server, "next")
+        assert said_once(server, "The broker is away", 0)
+
+
+def fill(server: Server) -> Path:
+    """Fill the disk of a server to its last byte; return the file that does."""
+    filler = server.run_dir.parent / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+    return filler
+
+
+@tries("The disk is full")
+def test_the_disk_is_full(tmp_path: Path) -> None:
+    """Deploys fail and workers are replaced; with room the change that failed is deployed."""
+    put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
+    with confined(tmp_path, limits.SMALL_DISK, target="myapp:app") as server:
+        filler = fill(server)
+        with undisturbed(server):
+            write(server, "next")
+            say(server, "The disk is full", since=0, last=1)
+            wait_for_problems(server, "disk")
+            server.wait_for_log(r"by watch: failed: .*can't be written: .*No space left")
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_for_log("Booting worker", count=3)
+        wait_for_answers(server, "v0")
+        filler.unlink()
+        say(server, "The disk is full", since=0)
+        wait_for(server, "next")
+        assert said_once(server, "The disk is full", 0)
+
+
+def wait_for_answers(server: Server, version: str) -> None:
+    """Wait until two workers answer, all with ``version``, whether or not they are listed."""
+
+    def agreed() -> bool:
+        answers = [server.get().split() for _ in range(8)]
+        assert {answer[0] for answer in answers} == {version}
+        return len({answer[1] for answer in answers}) == 2
+
+    wait_until(agreed, 30, f"two workers on {version}")
+
+
+@tries("No inotify watches are left")
+@tries("No inotify instances are left")
+def test_no_inotify(tmp_path: Path) -> None:
+    """Changes are seen all the same, and polling ends when the limit is raised."""
+    cases = {
+        "No inotify watches are left": (limits.FEW_WATCHES, limits.MANY_WATCHES),
+        "No inotify instances are left": (limits.FEW_INSTANCES, limits.MANY_INSTANCES),
+    }
+    with ExitStack() as stack:
+        servers = {}
+        for what, (few, _) in cases.items():
+            root = tmp_path / what.split()[2]
+            root.mkdir()
+            put(root / "myapp.py", APPLICATION.format(version="v0", code=""))
+            servers[what] = stack.enter_context(confined(root, few, target="myapp:app"))
+        for what, server in servers.items():
+            say(server, what, since=0, last=1)
+            wait_for_problems(server, "watch")
+            write(server, "seen")
+        for what, server in servers.items():
+            wait_for_answer(server, "seen")
+            inside(server, cases[what][1])
+        for what, server in servers.items():
+            say(server, what, since=0)
+            wait_for_problems(server)
+            write(server, "told")
+            wait_for_answer(server, "told")
+            assert said_once(server, what, 0)
+
+
+@tries("The run directory is in use")
+def test_the_run_directory_is_in_use(host: Server) -> None:
+    """A second server in the same directory is refused with the pid of the first."""
+    done = run_command(host.root, "--bind=127.0.0.1:0", f"--run-dir={host.run_dir}", "myapp:app")
+    (pattern,) = ROWS["The run directory is in use"]
+    assert done.returncode == 2
+    assert pattern.search(done.stderr)
+    assert str(host.process.pid) in done.stderr
+    assert host.get()
+
+
+def test_every_row_is_tried() -> None:
+    """The table has no row without a test here, no test without a row, and no row without a log."""
+    assert set(ROWS) == tried
+    assert all(ROWS.values())
