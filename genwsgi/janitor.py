@@ -91,6 +91,8 @@ class Janitor:
     :param draining: whether generations are still to come.
     :param kept: what outlives generations on purpose, each with what to call it.
     :param tear_down: what is done with each.
+    :param on_drained: called on the janitor's thread with how long a generation was replaced before
+        it retired, in seconds.
     :param on_end: called on the janitor's thread when it has nothing left to do.
     """
 
@@ -101,6 +103,7 @@ class Janitor:
         on_end: Callable[[], None],
         kept: Callable[[], Iterable[tuple[str, object]]] = tuple,
         tear_down: Callable[[Generation], None] = tear_down,
+        on_drained: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
         self._coming: set[Generation] = set()
         self._held: tuple[Held, ...] = ()
@@ -109,6 +112,7 @@ class Janitor:
         self._kept = kept
         self._on_end = on_end
         self._undo = tear_down
+        self._on_drained = on_drained
         self._queue: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
         self._left: list[_Retired] = []
         self._ended = False
@@ -183,6 +187,8 @@ class Janitor:
             threads,
             generation.replaced,
         )
+        if generation.replaced is not None:
+            self._on_drained(came - generation.replaced)
         try:
             self._undo(generation)
         except BaseException:  # the janitor has others to tear down

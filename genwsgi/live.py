@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,6 +41,9 @@ _CLOSED = "the application is closed; make another one"
 #: The requests of how many generations are known, where they are counted: the latest of those that
 #: have served.
 COUNTED = 50
+
+#: Of how many generations it is kept how long they drained, until somebody asks.
+DRAINED = 1000
 
 
 class LiveApplication:
@@ -81,7 +85,11 @@ class LiveApplication:
         self._nobody = threading.Condition(self._lock)
         # What is built and has not been swapped in.
         self._ready: set[Generation] = set()
-        self._janitor = Janitor(self._busy, self._draining, self._has_worked, kept)
+        #: How long generations drained, for whoever asks next; of very many the latest.
+        self._drained: deque[float] = deque(maxlen=DRAINED if counting else 0)
+        self._janitor = Janitor(
+            self._busy, self._draining, self._has_worked, kept, on_drained=self._drained.append
+        )
         self._started = False
         self.counting = counting
         #: By the generation's number, with its release; written by whoever swaps.
@@ -296,6 +304,13 @@ class LiveApplication:
             GenerationCounts(number, release, meter.tally())
             for number, (release, meter) in sorted(self._meters.copy().items())
         )
+
+    def drained(self) -> tuple[float, ...]:
+        """Take how long each generation drained that has retired since the last call, in seconds.
+
+        One thread may ask.  Empty unless requests are counted.
+        """
+        return tuple(self._drained.popleft() for _ in range(len(self._drained)))
 
     def _count(self, generation: Generation) -> None:
         """Count its requests; those of one that was parked go on under its new release."""

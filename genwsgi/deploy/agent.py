@@ -166,6 +166,7 @@ class Agent:
                     pause = RECONNECT[0]
                     self._obey()
                 if self._leaving.is_set():
+                    self._tell_of_requests(last=True)
                     self._send(protocol.Leaving())
                     break
                 with contextlib.suppress(RunDirectoryError):
@@ -414,7 +415,7 @@ class Agent:
                     )
                 )
             )
-        if not old:
+        if not old and not self._live.counting:  # where they are counted, open leases are too
             self._tell_at = None
         elif self._tell_at is None or now >= self._tell_at:
             self._tell_at = now + TELL
@@ -425,17 +426,21 @@ class Agent:
         if news is not None:
             self._send(news)
 
-    def _tell_of_requests(self) -> None:
-        """Tell the coordinator what has become of requests, where they are counted."""
+    def _tell_of_requests(self, *, last: bool = False) -> None:
+        """Tell the coordinator what has become of requests, where they are counted.
+
+        :param last: at once, for there is no other time.
+        """
         now = time.monotonic()
-        if not self._live.counting or now < self._count_at:
+        if not self._live.counting or (now < self._count_at and not last):
             return
         self._count_at = now + COUNT[now < self._watched_until]
         before, self._counted = self._counted, self._live.counts()
         news = tuple(one for one in self._counted if one not in before)
-        if news:
+        drained = self._live.drained()
+        if news or drained:
             left = max(0.0, self._watched_until - now)
-            self._send(protocol.Counts(os.getpid(), news, left))
+            self._send(protocol.Counts(os.getpid(), news, left, drained))
 
     def _tell_of_progress(self) -> None:
         """Tell the coordinator how far a build is that it has ordered, if that is news."""

@@ -182,11 +182,14 @@ class Counts:
     :ivar pid: the worker's process: what it has told stays known when its connection is gone.
     :ivar generations: all that is known of each, not only what is new.
     :ivar left: what is left of the current release's probation, in seconds.
+    :ivar drained: how long each of the generations that have retired since had still owed a
+        response after it was replaced, in seconds.
     """
 
     pid: int
     generations: tuple[GenerationCounts, ...]
     left: float = 0.0
+    drained: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

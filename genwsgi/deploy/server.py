@@ -23,6 +23,7 @@ from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.desk import Desk, Submission
+from genwsgi.deploy.figures import Collection, Figures
 from genwsgi.deploy.history import History
 from genwsgi.deploy.kept import KeptReleases
 from genwsgi.deploy.orders import WATCH
@@ -30,10 +31,10 @@ from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.performing import Performer
 from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, Step
+from genwsgi.deploy.questions import Questions
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
-from genwsgi.deploy.tallies import Tallies
 from genwsgi.deploy.upkeep import Upkeep
 from genwsgi.errors import OrderError
 
@@ -93,7 +94,9 @@ class CoordinatorServer:
         self._trusted = trusted
         self._announce = announce
         self._announced: Word | None = None
-        self.tallies = Tallies()
+        self._collection = Collection()
+        self.tallies = self._collection.tallies
+        self._questions = Questions(self._wake)
         self._decision = Coordinator(directory.committed(), build_timeout=build_timeout)
         self._problems = ProblemBook(log)
         self._upkeep = Upkeep(directory, source.store, self._problems, self._write_again, recovered)
@@ -141,6 +144,19 @@ class CoordinatorServer:
     def submit(self, trigger: str, detail: str, **order: Any) -> str:
         """Hand in an order and return its id, as :meth:`Desk.submit` does.  Any thread."""
         return self._desk.submit(trigger, detail, **order)
+
+    def figures(self, timeout: float) -> Figures:
+        """What there is to measure, now.  Any thread but the coordinator's.
+
+        :param timeout: how long to wait, as while the source is read, in seconds.
+        :raises TimeoutError: the coordinator was busy for that long.
+        """
+        return self._questions.ask(self._measure, timeout)
+
+    def _measure(self) -> Figures:
+        pids = {one.pid for one in self._decision.participants}
+        self.tallies.fold(pids | self._directory.serving())
+        return self._collection.now(self._answers.status(), self._decision.statistics().outcomes)
 
     def stop(self) -> None:
         """End :meth:`run` soon.  Any thread, or a signal handler, may call this."""
@@ -271,6 +287,7 @@ class CoordinatorServer:
 
     def _hear(self, peer: Peer, message: framing.Message) -> None:
         if isinstance(message, protocol.FromWorker):
+            self._collection.hear(message)
             self._hear_worker(peer, message)
             self._answers.inquiries.hear(peer.number, message)
         elif isinstance(message, protocol.OrderRequest | protocol.RollbackRequest):
@@ -304,8 +321,6 @@ class CoordinatorServer:
             decision.generations(worker, message)
         elif isinstance(message, protocol.Problems):
             decision.problems(worker, message)
-        elif isinstance(message, protocol.Counts):
-            self.tallies.hear(message)
         elif isinstance(message, protocol.Leaving):
             performer.perform(decision.leaving(worker, now))
 
@@ -372,6 +387,7 @@ class CoordinatorServer:
     def _take_submitted(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             wake.recv(4096)
+        self._questions.answer()
         for submission in self._desk.submissions():
             self._take(submission)
 

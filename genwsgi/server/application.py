@@ -33,7 +33,7 @@ from genwsgi.server.logs import NAME as LOGGER
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.probe import Report, settle_scope
 from genwsgi.server.settings import OPTIONS, GenwsgiConfig, check
-from genwsgi.server.supervisor import CoordinatorProcess
+from genwsgi.server.supervisor import CoordinatorProcess, Handed
 from genwsgi.target import Target, parse
 from genwsgi.triggers.amqp.settings import to_plain
 from genwsgi.triggers.sieve import DEFAULT_IGNORE
@@ -59,7 +59,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
     :ivar directory: the run directory, once the master has opened it.
     :ivar coordinator: the coordinator's process, in the master.
     :ivar told: what the coordinator is told when it starts, as JSON.
-    :ivar handed: the descriptors that it inherits besides, by what they are for.
+    :ivar handed: what it inherits besides, by what that is for.
     :ivar agent: the agent, in a worker.
     """
 
@@ -67,7 +67,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.directory: RunDirectory | None = None
         self.coordinator: CoordinatorProcess | None = None
         self.told = b""
-        self.handed: dict[str, int] = {}
+        self.handed: dict[str, Handed] = {}
         self.agent: Agent | None = None
         self._notice: Notice | None = None
         self._directory_is_lost = False
@@ -129,7 +129,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "state": state_folder(
                 cfg.state_dir, self.target.text, cfg.chdir, shared=cfg.uid != os.geteuid()
             ),
-            "handed": self.handed,
+            "handed": {name: one.fileno() for name, one in self.handed.items()},
             "log_json": cfg.log_json,
             "uid": cfg.uid,
             "gid": cfg.gid,
@@ -244,7 +244,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             header=self.cfg.generation_header,
             folder=self.cfg.chdir,
             verification=self.verification(),
-            counting=self.cfg.probation is not None,
+            counting=not (self.cfg.probation is None and self.cfg.metrics is None),
         )
         agent = Agent(
             live,

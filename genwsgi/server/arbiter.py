@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from gunicorn.errors import HaltServer
 import genwsgi
 from genwsgi.deploy.problems import explained
 from genwsgi.deploy.server import WORKERS_LACK, WORKERS_START
-from genwsgi.server import systemd
+from genwsgi.server import metrics, systemd
 from genwsgi.server.accepting import patient
 from genwsgi.server.child import ending
 from genwsgi.server.logs import join_error_log
@@ -52,6 +53,9 @@ class GenwsgiArbiter(Arbiter):
         # Why the probe failed, until that is in the log.
         self._unsaid = ""
         self._announcer = systemd.take(os.environ)
+        # Where the coordinator says how it stands, and where metrics are asked for.
+        self._ear: systemd.Ear | None = None
+        self._metrics: socket.socket | None = None
         # Whether the log has been told that no worker can be started.
         self._starved = False
 
@@ -73,6 +77,9 @@ class GenwsgiArbiter(Arbiter):
         finally:
             # A worker has nothing to clear away.
             if os.getpid() == master:
+                if self._metrics is not None:
+                    # The path is the other server's, if there is one (SIGUSR2).
+                    metrics.close(self._metrics, alone=self.reexec_pid == self.master_pid == 0)
                 if self._coordinator is not None:
                     self._coordinator.stop()
                 self.app.close()
@@ -80,10 +87,9 @@ class GenwsgiArbiter(Arbiter):
     def start(self) -> None:
         """Take the first snapshot, before a port is bound or a worker forked."""
         join_error_log()
-        ear = None
         if self._announcer is not None:
-            ear = systemd.Ear()
-            self.app.handed["ear"] = ear.writer
+            self._ear = self.app.handed["ear"] = systemd.Ear()
+        self._listen_for_scrapes()
         # gunicorn's own exit status for those who tell it to stop.
         with ending(lambda _signal: 0) as kept:
             report = self.app.open()
@@ -93,10 +99,16 @@ class GenwsgiArbiter(Arbiter):
         super().start()
         assert self.app.directory is not None
         self._coordinator = self.app.coordinator = CoordinatorProcess(
-            self.app.told, self.cfg.chdir, self.log, label=self.app.directory.path, ear=ear
+            self.app.told,
+            self.cfg.chdir,
+            self.log,
+            label=self.app.directory.path,
+            handed=self.app.handed.values(),
         )
-        if ear is not None:
-            ear.wake(self.wakeup)
+        if self._ear is not None:
+            self._ear.wake(self.wakeup)
+        if self._metrics is not None:
+            self.log.info("Metrics at: %s", metrics.where(self._metrics))
         self._coordinator.ensure()
         if signal.SIGHUP in kept:
             self._coordinator.hang_up()
@@ -120,9 +132,9 @@ class GenwsgiArbiter(Arbiter):
 
     def _tell_systemd(self, announcer: systemd.Announcer) -> None:
         directory = self.app.directory
-        if self._coordinator is None or directory is None:
+        if self._ear is None or directory is None:
             return
-        for word in self._coordinator.words():
+        for word in self._ear.words():
             announcer.hear(word)
         announcer.look(len(directory.serving() & set(self.WORKERS)), self.num_workers)
 
@@ -178,6 +190,19 @@ class GenwsgiArbiter(Arbiter):
 
     def _bear_any_status(self) -> None:
         self.WORKER_BOOT_ERROR = self.APP_LOAD_ERROR = NO_STATUS
+
+    def _listen_for_scrapes(self) -> None:
+        if self.cfg.metrics is None:
+            return
+        listener = metrics.inherited(os.environ)
+        if listener is None:
+            listener = metrics.listen(self.cfg.metrics, self.cfg.uid, self.cfg.gid)
+        self._metrics = self.app.handed["metrics"] = listener
+
+    def reexec(self) -> None:
+        """SIGUSR2: start a second server beside this one, which gives its metrics as well."""
+        with metrics.inheritable(self._metrics, self.cfg.env_orig):
+            super().reexec()
 
     def handle_hup(self) -> None:
         """SIGHUP is a deploy."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -55,6 +57,15 @@ def make_source(options: dict[str, Any], store: Store) -> Source:
     )
     others = find_others(options["watch_path"], options["watch_pattern"], options["watch_ignore"])
     return Source(rules, store, others)
+
+
+def _answer_scrapes(descriptor: int, server: CoordinatorServer, log: logging.Logger) -> None:
+    try:
+        from genwsgi.server.scrape import MetricsServer  # prometheus_client, which may be missing
+
+        MetricsServer(socket.socket(fileno=descriptor), server.figures).start()
+    except Exception:  # deploys are worth more
+        log.exception("the metrics can't be given")
 
 
 def main(options: dict[str, Any]) -> None:
@@ -122,6 +133,8 @@ def main(options: dict[str, Any]) -> None:
                 log.exception("the trigger %s can't start; its orders will not come", trigger.name)
             else:
                 triggers.append(trigger)
+        if "metrics" in handed:
+            _answer_scrapes(handed["metrics"], server, log)
         if options["watch"]:
             # What changed while nobody was watching.
             server.submit("watch", "a look at the files as the watch begins")

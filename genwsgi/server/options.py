@@ -19,6 +19,7 @@ from wsgiref.util import is_hop_by_hop
 from gunicorn.config import KNOWN_SETTINGS, Setting
 
 from genwsgi.errors import OptionError
+from genwsgi.server import metrics
 from genwsgi.triggers.amqp.hiding import HiddenURL
 from genwsgi.triggers.amqp.settings import EXCHANGE, WINDOW, check_url
 from genwsgi.verification import HOST, TIMEOUT, expected
@@ -97,6 +98,15 @@ def _host(option: Option, value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?", value):
         raise option.refuse(value, "the name of a host, and perhaps a port: example.com:8000")
     return value
+
+
+def _address(option: Option, value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    try:
+        metrics.parse(text)
+    except ValueError as error:
+        raise option.refuse(value, "unix:PATH or HOST:PORT") from error
+    return text
 
 
 def _packages(option: Option, value: object) -> tuple[str, ...]:
@@ -269,6 +279,8 @@ OPTIONS = (
         _directory, meta="FILE"),
     Option("release_root", "A folder below which the folders must lie that orders name. "
         f"{_SEVERAL}", _texts, default=(), meta="DIR", action="append"),
+    Option("metrics", "Give Prometheus metrics at this address of their own: unix:PATH or "
+        "HOST:PORT.", _address, meta="ADDRESS"),
     Option("log_json", "Write the error log, gunicorn's and genwsgi's, as JSON lines: one object "
         "for each record.", _boolean, default=False, action="store_true"),
     Option("generation_header", "Tell in this response header which generation served the request; "

@@ -21,6 +21,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 from genwsgi import completion
 from genwsgi._version import __version__
 from genwsgi.errors import OptionError
+from genwsgi.server import metrics
 from genwsgi.server.jsonlines import with_json
 from genwsgi.server.options import OPTIONS
 from genwsgi.triggers.amqp.settings import from_options
@@ -222,6 +223,8 @@ def check(cfg: Config) -> None:
             "application = paste.deploy.loadapp(...) and serve that"
         )
     _check_log(cfg)
+    if cfg.metrics is not None:
+        metrics.check(cfg.metrics, cfg.address)
     from_options({option.name: getattr(cfg, option.name) for option in OPTIONS})
     if cfg.park and cfg.probation is None:
         raise OptionError(

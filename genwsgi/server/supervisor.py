@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from typing import Protocol
 
 from genwsgi.deploy.problems import explained
 from genwsgi.deploy.server import HANG_UP
-from genwsgi.deploy.standing import Word
-from genwsgi.server.systemd import Ear
 
 #: Between two starts of a coordinator that keeps dying, in seconds: at first, and at most.
 RESTART = (0.0, 5.0)
@@ -28,6 +28,16 @@ _BOOT = (
 )
 
 
+class Handed(Protocol):
+    """What the coordinator's process inherits."""
+
+    def fileno(self) -> int:
+        """The descriptor that is inherited."""
+
+    def close(self) -> None:
+        """Let go of it in this process; more than once does no harm."""
+
+
 class CoordinatorProcess:
     """Starts the coordinator as a fresh interpreter, starts it again if it dies, and ends it.
 
@@ -38,7 +48,7 @@ class CoordinatorProcess:
         file could be changed by the user the workers run as, and the coordinator starts as root.
     :param label: stands last on its command line, for whoever looks at the list of processes.
     :param folder: where it runs.  The master's own may be a release that has been deleted since.
-    :param ear: where it says how it stands.
+    :param handed: what each coordinator inherits besides.
     """
 
     def __init__(
@@ -47,13 +57,13 @@ class CoordinatorProcess:
         folder: str,
         log: logging.Logger,
         label: str = "",
-        ear: Ear | None = None,
+        handed: Iterable[Handed] = (),
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._label = label
         self._log = log
-        self._ear = ear
+        self._handed = tuple(handed)
         self._process: subprocess.Popen[bytes] | None = None
         self._read, self._write = os.pipe()
         # The master must not wait for a coordinator that doesn't read.
@@ -81,7 +91,7 @@ class CoordinatorProcess:
                 [sys.executable, "-I", "-c", _BOOT, str(self._read), self._label],
                 stdin=subprocess.PIPE,
                 cwd=self._folder,
-                pass_fds=[self._read, *([self._ear.writer] if self._ear else [])],
+                pass_fds=[self._read, *(one.fileno() for one in self._handed)],
                 # A Ctrl-C at the terminal is for the master; the coordinator ends with the pipe.
                 start_new_session=True,
             )
@@ -105,10 +115,6 @@ class CoordinatorProcess:
     def pid(self) -> int | None:
         """The coordinator's process, or ``None`` while there is none."""
         return self._process.pid if self._process is not None else None
-
-    def words(self) -> list[Word]:
-        """What it has said since the last call, if there is an ear for it."""
-        return self._ear.words() if self._ear is not None else []
 
     def hang_up(self) -> None:
         """Order a deploy: the master got a SIGHUP."""
@@ -134,12 +140,12 @@ class CoordinatorProcess:
                 self._process.kill()
                 self._process.wait(END)
         os.close(self._read)
-        if self._ear is not None:
-            self._ear.close()
+        for one in self._handed:
+            one.close()
 
     def forget(self) -> None:
-        """In a forked worker: let go of the pipes, or they would outlive the master."""
+        """In a forked worker: let go of what would outlive the master in it."""
         os.close(self._write)
         os.close(self._read)
-        if self._ear is not None:
-            self._ear.close()
+        for one in self._handed:
+            one.close()

@@ -104,16 +104,18 @@ class Announcer:
 
 
 class Ear:
-    """A pipe by which the coordinator tells the master how it stands.
-
-    :ivar writer: its end for the coordinator.
-    """
+    """A pipe by which the coordinator tells the master how it stands."""
 
     def __init__(self) -> None:
-        self._reader, self.writer = os.pipe()
-        for end in (self._reader, self.writer):
+        self._reader, self._writer = os.pipe()
+        for end in (self._reader, self._writer):
             os.set_blocking(end, False)
         self._left = b""
+        self._open = True
+
+    def fileno(self) -> int:
+        """Its end for the coordinator."""
+        return self._writer
 
     def wake(self, wake: Callable[[], object]) -> None:
         """Have ``wake`` called, in a signal handler of this process, when something was said."""
@@ -133,8 +135,10 @@ class Ear:
 
     def close(self) -> None:
         """Let go of both ends, in the master or in a forked worker."""
-        os.close(self._reader)
-        os.close(self.writer)
+        if self._open:
+            self._open = False
+            os.close(self._reader)
+            os.close(self._writer)
 
 
 def mouth(descriptor: int) -> Callable[[Word], object]:

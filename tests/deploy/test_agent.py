@@ -77,10 +77,16 @@ class FakeLive:
         self.generations: tuple[GenerationStatus, ...] = ()
         self.counting = False
         self.counted: tuple[GenerationCounts, ...] = ()
+        self.drains: list[float] = []
 
     def counts(self) -> tuple[GenerationCounts, ...]:
         """What a test says."""
         return self.counted
+
+    def drained(self) -> tuple[float, ...]:
+        """What a test says, once."""
+        drains, self.drains = self.drains, []
+        return tuple(drains)
 
     def status(self) -> tuple[GenerationStatus, ...]:
         """What a test says."""
@@ -443,6 +449,22 @@ def test_requests_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -
     two = GenerationCounts(2, "2-code2", Tally(1))
     worker.live.counted = (one, two)
     assert connection.expect(Counts) == Counts(os.getpid(), (two,))
+    worker.live.drains = [0.5, 1.5]
+    assert connection.expect(Counts) == Counts(os.getpid(), (), 0.0, (0.5, 1.5))
+
+
+def test_the_last_requests_are_told_of_before_it_leaves(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that ends in good order takes no count with it."""
+    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", (60.0, 60.0))
+    worker.live.counting = True
+    connection = worker.start()
+    wait_until(lambda: worker.agent._count_at > time.monotonic() + 30, what="the first count")
+    worker.live.counted = (GenerationCounts(1, "1-code1", Tally(7)),)
+    worker.agent.leave()
+    assert connection.expect(Counts) == Counts(os.getpid(), worker.live.counted)
+    connection.expect(Leaving)
 
 
 def test_old_generations_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from genwsgi.deploy.server import WORKERS_LACK, WORKERS_START
 from genwsgi.server import arbiter
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.probe import Report
-from genwsgi.server.systemd import Ear
 
 
 class Directory:
@@ -45,7 +44,7 @@ class Directory:
 class Coordinator:
     """A coordinator's process that keeps what is asked of it."""
 
-    def __init__(self, *_: object, label: str = "", ear: Ear | None = None) -> None:
+    def __init__(self, *_: object, label: str = "", handed: object = ()) -> None:
         self.asked: list[object] = []
 
     def ensure(self) -> None:
@@ -71,7 +70,7 @@ class App:
         self.directory: Directory | None = Directory(*events)
         self.coordinator: object = None
         self.told = b"{}"
-        self.handed: dict[str, int] = {}
+        self.handed: dict[str, object] = {}
         self.happened: list[str] = []
         self.report = Report()
 
@@ -95,14 +94,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made = GenwsgiArbiter.__new__(GenwsgiArbiter)
     made.app = App()  # type: ignore[assignment]
     made.log = logging.getLogger("tests.arbiter")
-    made.cfg = SimpleNamespace(child_exit=lambda server, worker: None, chdir="/")
+    made.cfg = SimpleNamespace(child_exit=lambda server, worker: None, chdir="/", metrics=None)
     made.reexec_pid = made.dirty_arbiter_pid = 0
     made.WORKERS = {
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
     made._served = made._starved = False
     made._unsaid = ""
-    made._announcer = None
+    made._announcer = made._ear = made._metrics = None
     made._coordinator = Coordinator()  # type: ignore[assignment]
     return made
 

@@ -162,6 +162,7 @@ def test_a_second_import_registers_nothing_twice() -> None:
 
 #: (name, default, words on a command line, value in a config file, the value both mean)
 SOURCES: list[tuple[str, object, str, object, object]] = [
+    ("metrics", None, "--metrics [::1]:9100", "[::1]:9100", "[::1]:9100"),
     ("log_json", False, "--log-json", True, True),
     ("watch", True, "--no-watch", False, False),
     ("watch_polling", False, "--watch-polling", True, True),

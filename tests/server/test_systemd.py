@@ -156,14 +156,14 @@ def test_words_come_through_the_pipe():
     ear = Ear()
     try:
         assert ear.words() == []
-        say = mouth(ear.writer)
+        say = mouth(ear.fileno())
         say(Word("o1", "one"))
-        os.write(ear.writer, b"nonsense\n")
+        os.write(ear.fileno(), b"nonsense\n")
         say(IDLE)
         whole = Word("", "cut in two").encode()
-        os.write(ear.writer, whole[:9])
+        os.write(ear.fileno(), whole[:9])
         assert ear.words() == [Word("o1", "one"), IDLE]
-        os.write(ear.writer, whole[9:])
+        os.write(ear.fileno(), whole[9:])
         assert ear.words() == [Word("", "cut in two")]
     finally:
         ear.close()
@@ -173,7 +173,7 @@ def test_a_master_that_does_not_listen_holds_nobody_up():
     """What does not fit into the pipe is lost, whole, and saying it returns at once."""
     ear = Ear()
     try:
-        say = mouth(ear.writer)
+        say = mouth(ear.fileno())
         for _ in range(300):
             say(Word("", "x" * 400))
         while words := ear.words():
@@ -189,7 +189,7 @@ def test_the_kernel_wakes_the_master():
     ear = Ear()
     try:
         ear.wake(lambda: woken.append(True))
-        mouth(ear.writer)(IDLE)
+        mouth(ear.fileno())(IDLE)
         wait_until(lambda: woken, what="the signal")
     finally:
         ear.close()
