@@ -72,7 +72,7 @@ def test_made_by_the_applications_function(site: Site) -> None:
     table = weakref.ref(first.modules)
     del first
     site.pending.close()
-    wait_until(lambda: table() is None, timeout=2.0, what="the one that made it is gone")
+    wait_until(lambda: table() is None, what="the one that made it is gone")
 
 
 def test_what_making_it_does_is_the_processs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

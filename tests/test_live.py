@@ -45,7 +45,7 @@ def test_modules_of_a_retired_generation_are_collected(site: Site) -> None:
     assert all(ref() is not None for ref in watched)
     pending.close()
     del pending
-    wait_until(lambda: not any(ref() for ref in watched), timeout=1.0, what="modules collected")
+    wait_until(lambda: not any(ref() for ref in watched), what="modules collected")
 
 
 def test_request_keeps_its_generation(site: Site) -> None:

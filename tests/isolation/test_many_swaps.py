@@ -14,9 +14,9 @@ from genwsgi.isolation import effects
 from tests.helpers import wait_until
 from tests.isolation.sources import Site
 
-#: Within which a generation is collected, in seconds: twice what is promised, for the tests share
+#: Within which a generation is collected, in seconds: more than is promised, for the tests share
 #: their processors with others.
-SOON = 2.0
+SOON = 5.0
 
 APPLICATION = """\
 import atexit, logging

@@ -22,8 +22,9 @@ from tests.process.fleet import BROKEN_ON, KEY, Fleet, fleet_of, offences
 from tests.process.harness import application, put, run_command, serving
 from tests.rabbitmq import Broker
 
-#: From the message to the first new response, in seconds: the median of several.
-SOON = 0.150
+#: From the message to the first new response, in seconds: the median of several.  Far more than it
+#: takes, which `python -m benchmarks.fleet` measures where nothing else runs.
+SOON = 1.0
 
 #: From the return of a broker to new responses, in seconds.
 BACK = 5.0

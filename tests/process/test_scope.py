@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -269,10 +268,8 @@ def test_a_stop_while_the_scope_is_looked_for(root: Path, number: int) -> None:
     )
     try:
         probe = wait_until(lambda: read(root / "pids"), 20, "the probe")
-        started = time.monotonic()
         server.process.send_signal(number)
-        assert server.process.wait(10) == 0
-        assert time.monotonic() - started < 5
+        assert server.process.wait(30) == 0  # long before the probe's time is over
         assert not server.run_dir.exists()
         assert not Path(f"/proc/{probe}").exists()
         assert "Listening" not in server.log()

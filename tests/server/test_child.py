@@ -15,6 +15,9 @@ import pytest
 from genwsgi.server.child import ENDS, MOST, ChildError, ending, run_in_child
 from tests.helpers import wait_until
 
+#: What is done at once is done within so many seconds on a busy machine; what hangs takes 600.
+AT_ONCE = 30.0
+
 #: Forks a child that says who it is and hangs, with a process of its own if there is an argument.
 HANGING = """\
 import os, sys, time
@@ -117,8 +120,8 @@ def test_a_child_that_hangs_is_killed_at_its_deadline(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(ChildError, match=r"^was not done within 0\.5 s$"):
         run_in_child(hang, 0.5)
-    assert time.monotonic() - started < 5
-    wait_until(lambda: all(ended(int(pid)) for pid in pids.read_text().split()), 5, "their end")
+    assert time.monotonic() - started < AT_ONCE
+    wait_until(lambda: all(ended(int(pid)) for pid in pids.read_text().split()), what="their end")
 
 
 def test_what_a_child_leaves_behind_does_not_hold_the_master_up(tmp_path: Path) -> None:
@@ -134,8 +137,8 @@ def test_what_a_child_leaves_behind_does_not_hold_the_master_up(tmp_path: Path) 
 
     started = time.monotonic()
     assert run_in_child(work, 30) == "done"
-    assert time.monotonic() - started < 5
-    wait_until(lambda: ended(int(pid.read_text())), 5, "its end")
+    assert time.monotonic() - started < AT_ONCE
+    wait_until(lambda: ended(int(pid.read_text())), what="its end")
 
 
 def test_a_system_that_reaps_by_itself() -> None:
@@ -167,11 +170,9 @@ def test_the_end_of_the_master_is_that_of_the_child(number: int, status: int) ->
     ) as master:
         assert master.stdout is not None
         pid = int(master.stdout.readline())
-        started = time.monotonic()
         master.send_signal(number)
-        assert master.wait(5) == status
-        assert time.monotonic() - started < 2
-        wait_until(lambda: ended(pid), 5, "the child's end")
+        assert master.wait(AT_ONCE) == status
+        wait_until(lambda: ended(pid), what="the child's end")
 
 
 def test_only_the_first_signal_counts() -> None:
