@@ -99,7 +99,7 @@ def outcomes(entries: Iterable[HistoryEntry], *, kept: bool = False) -> Table:
                 moment(entry.time),
                 entry.outcome,
                 _release(entry),
-                span(entry.seconds),
+                span(entry.seconds) if entry.seconds else "",
                 entry.trigger,
                 "kept" * (kept and entry.kept),
                 entry.reason or entry.detail,

@@ -81,7 +81,8 @@ def view(server: Server, status: Status, now: float) -> Iterator[Block]:
     :param now: the wall clock's time, in seconds since the epoch.
     """
     release = status.release
-    yield Line(f"{server.serves}: release {label(release)} by {release.trigger}: {release.detail}")
+    origin = f"by {release.trigger} ({release.detail})"
+    yield Line(f"{server.serves}: release {label(release)}, {origin}")
     about = f"pid {server.pid}, {server.run_dir}, running for {span(now - server.since)}"
     yield Line(about if status.phase == "idle" else f"{about}; a deploy is {status.phase}")
     if status.paused is not None:

@@ -44,6 +44,7 @@ class Notice:
 
         It is a convenience: whatever is in its way, the server serves without it.
         """
+        _sweep(os.path.dirname(self.folder))
         with contextlib.suppress(OSError):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.folder, 0o700)
@@ -66,6 +67,21 @@ class Notice:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.folder, _LINK))
             os.rmdir(self.folder)
+
+
+def _sweep(folder: str) -> None:
+    """Remove the notices in ``folder`` that nobody holds: those of servers that were killed."""
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            path = os.path.join(folder, entry)
+            if not entry.startswith(PREFIX) or not os.path.islink(os.path.join(path, _LINK)):
+                continue
+            with contextlib.suppress(OSError):  # held, or somebody else's
+                descriptor = hold(path)
+                with contextlib.suppress(OSError):
+                    os.unlink(_LINK, dir_fd=descriptor)
+                    os.rmdir(path)
+                os.close(descriptor)
 
 
 def places() -> Iterator[str]:

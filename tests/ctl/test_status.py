@@ -47,7 +47,7 @@ def shown(status: Status) -> list[str]:
 def test_all_that_matters_is_shown():
     """The release, each worker, each replaced generation with its oldest request, the triggers."""
     assert shown(STATUS) == [
-        "shop:app: release 9-abcdef01 by watch: shop/cart.py",
+        "shop:app: release 9-abcdef01, by watch (shop/cart.py)",
         "pid 4000, /run/shop, running for 1 min 30 s",
         "WORKER  RELEASE  GENERATION  IN FLIGHT  MEMORY   RUNNING FOR",
         "4711                         0",

@@ -74,6 +74,20 @@ def test_the_notice_of_a_server_that_was_killed_is_taken_over(short: str) -> Non
     assert here(short) == ["/run/shop"]
 
 
+def test_notices_that_nobody_holds_are_removed(short: str) -> None:
+    """The next server clears away what those that were killed have left, and nothing else."""
+    for name, link in (("genwsgi-left", "at"), ("genwsgi-dir", "store"), ("other", "at")):
+        os.mkdir(os.path.join(short, name), 0o700)
+        os.symlink("/gone", os.path.join(short, name, link))
+    living = Notice("/run/shop/1", *ME)
+    living.put_up()
+    Notice("/run/shop/2", *ME).put_up()
+    assert sorted(here(short))[:2] == ["/run/shop/1", "/run/shop/2"]
+    assert not os.path.exists(os.path.join(short, "genwsgi-left"))
+    assert os.path.exists(os.path.join(short, "genwsgi-dir"))
+    assert os.path.exists(os.path.join(short, "other"))
+
+
 def test_what_is_in_the_way_keeps_no_server_from_serving(short: str) -> None:
     """A folder that is open to others is not used; nor is a link to another folder followed."""
     notice = Notice("/run/shop", *ME)
