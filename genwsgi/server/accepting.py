@@ -1,8 +1,9 @@
-"""Workers that outlive a shortage of file descriptors.
+"""When workers accept connections: not with the last file descriptors, and not once they end.
 
 gunicorn's gthread and sync workers end when a connection can't be accepted, and with them all the
 connections that they have; and if one took the last descriptor, the requests under way would lack
-it.  gevent's server waits and tries again by itself.
+it.  While they serve out what they owe they keep their listening sockets, so that the system goes
+on to accept connections that nobody will serve.  gevent's server does neither.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from types import FrameType
 from typing import Any
 
 from gunicorn.sock import BaseSocket
+from gunicorn.workers.sync import SyncWorker
 
 from genwsgi.deploy.descriptors import has_spare
 
@@ -26,7 +29,7 @@ PAUSE = 0.01
 
 
 def patient(worker_class: type) -> type:
-    """Return ``worker_class``, but one that leaves a connection waiting that it can't accept."""
+    """Return ``worker_class``, but one that accepts connections as it is said above."""
 
     class Patient(worker_class):
         def run(self) -> None:
@@ -35,8 +38,26 @@ def patient(worker_class: type) -> type:
                     listener.accept = _Accept(listener.sock)
             super().run()
 
+        def set_accept_enabled(self, enabled: bool) -> None:
+            # gthread's alone: how its loop begins and ends to look for connections.
+            super().set_accept_enabled(enabled)
+            if not self.alive:
+                _close(self.sockets)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            # Others may still wait for their listeners with the system, which would be told.
+            if issubclass(worker_class, SyncWorker):
+                _close(self.sockets)
+
     Patient.__name__ = Patient.__qualname__ = worker_class.__name__
     return Patient
+
+
+def _close(listeners: list[BaseSocket]) -> None:
+    """Close this process's listening sockets; others that have them go on to listen."""
+    for listener in listeners:
+        listener.close()
 
 
 class _Accept:

@@ -86,3 +86,9 @@ def test_gunicorn_bears_that_there_is_nothing_to_accept(kind: type) -> None:
     assert "listener.accept()" in source
     assert "errno.EAGAIN" in source
     assert errno.EAGAIN == errno.EWOULDBLOCK
+
+
+def test_gunicorn_tells_when_a_worker_ends_to_accept() -> None:
+    """Gthread stops to look for connections in one place; sync has only the signal for it."""
+    assert "self.set_accept_enabled(False)" in inspect.getsource(ThreadWorker.run)
+    assert "alive" in inspect.getsource(SyncWorker.handle_exit)
