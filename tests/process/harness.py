@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -261,6 +262,21 @@ def run_command(
     )
 
 
+def scraped(where: str) -> str:
+    """What is given to Prometheus at a URL or a path."""
+    if where.startswith("http:"):
+        with urllib.request.urlopen(where, timeout=20) as response:
+            return str(response.read().decode())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(20)
+        connection.connect(where)
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with connection.makefile("r") as answer:
+            head, _, body = answer.read().partition("\n\n")
+    assert " 200 " in head.splitlines()[0], head
+    return body
+
+
 def application(root: Path, version: str, name: str = "myapp.py") -> Path:
     """Write the usual application at ``version`` into ``root``."""
     path = root / name
@@ -277,5 +293,6 @@ __all__: Sequence[str] = (
     "paced",
     "put",
     "run_command",
+    "scraped",
     "serving",
 )

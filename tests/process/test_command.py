@@ -21,7 +21,7 @@ import pytest
 
 from genwsgi import __version__
 from tests.helpers import wait_until
-from tests.process.harness import Server, application, put, run_command, serving
+from tests.process.harness import Server, application, put, run_command, scraped, serving
 
 #: The console script beside this interpreter.
 SCRIPT = Path(sys.executable).with_name("genwsgi")
@@ -451,7 +451,7 @@ def test_no_exit_status_of_a_deploy_ends_the_server(tmp_path: Path, status: int)
 def test_usr2_starts_another_server_beside_it_again_and_again(tmp_path: Path) -> None:
     """SIGUSR2 is gunicorn's: a second server on the same port, which may replace the first."""
     application(tmp_path, "v1")
-    server = Server(tmp_path, "--no-watch", "myapp")
+    server = Server(tmp_path, "--no-watch", f"--metrics=unix:{tmp_path}/metrics", "myapp")
     try:
         server.wait_ready()
         masters = [server.process.pid]
@@ -466,6 +466,7 @@ def test_usr2_starts_another_server_beside_it_again_and_again(tmp_path: Path) ->
             os.kill(masters[-2], signal.SIGTERM)
             wait_until(partial(_logged, server, "Master has been promoted", count - 1), 15)
             assert server.get().startswith("v1 ")
+            assert "genwsgi_release_number 2.0" in scraped(str(tmp_path / "metrics"))
     finally:
         for pid in masters:
             if pid in processes(str(server.run_dir)):
