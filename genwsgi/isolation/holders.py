@@ -3,7 +3,8 @@
 A generation's code is known by its builtins: every function, frame and module of it has the very
 dict that its module table made.  So nothing is asked of the objects themselves: an attribute or a
 comparison may be foreign code (a proxy), and is never used here.  References are followed forward
-with :func:`gc.get_referents`, which runs in C, in slices between which other threads run.
+with :func:`gc.get_referents`, which runs in C, in slices between which other threads run: see
+:func:`direct`.
 
 Any thread may search.  What has been visited is kept alive until the search has ended.
 """
@@ -207,7 +208,7 @@ def referents(obj: Any, *, through_modules: bool = True, weak: bool = False) -> 
             return []
         if issubclass(kind, type):
             return [*_bases_of_class(obj), kind]
-    found: list[Any] = gc.get_referents(obj)
+    found = direct(obj)
     if kind is FunctionType and not through_modules:
         found = [one for one in found if one is not obj.__globals__ and one is not obj.__builtins__]
     elif kind is FrameType and not through_modules:
@@ -218,6 +219,18 @@ def referents(obj: Any, *, through_modules: bool = True, weak: bool = False) -> 
         if type(target) is FunctionType or type(target) is MethodType:
             found.append(target)
     return found
+
+
+def direct(obj: Any) -> list[Any]:
+    """Return what ``obj`` refers to, as :func:`gc.get_referents` does where that does no harm.
+
+    CPython 3.12 shows the collector the iterators of futures that it has freed and keeps for later.
+    One that was taken from there is freed a second time when it is let go: their list becomes a
+    circle, in which the next collection goes round for ever.
+    """
+    if type(obj) is ModuleType and obj.__dict__.get("__name__") == "_asyncio":
+        return [obj.__dict__]
+    return gc.get_referents(obj)
 
 
 def _path(at: int, order: list[object], parents: list[int], names: list[str]) -> Path:

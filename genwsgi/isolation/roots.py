@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 
 from genwsgi.isolation import holders, lookup, view
-from genwsgi.isolation.holders import PAUSE, SLICE, belongs, find, referents
+from genwsgi.isolation.holders import PAUSE, SLICE, belongs, direct, find, referents
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.naming import describe, name_of, place_of
 
@@ -155,7 +155,7 @@ def _outside(builtins: dict[str, object]) -> str:
     known = set(inside)
     for obj in _slowly(own):
         of_it = id(obj) in inside
-        for child in gc.get_referents(obj) if of_it else referents(obj, through_modules=False):
+        for child in direct(obj) if of_it else referents(obj, through_modules=False):
             if id(child) not in known and gc.is_tracked(child):
                 known.add(id(child))
                 own.append(child)
@@ -165,7 +165,7 @@ def _outside(builtins: dict[str, object]) -> str:
     for obj in _slowly(everything):
         if id(obj) in known or id(obj) in ours:
             continue
-        held = next((one for one in gc.get_referents(obj) if id(one) in inside), None)
+        held = next((one for one in direct(obj) if id(one) in inside), None)
         if held is not None:
             kind = name_of(obj)
             return f"{OUTSIDE}: {kind}, through {name_of(held)}"

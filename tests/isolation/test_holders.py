@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import subprocess
+import sys
 import weakref
 from types import ModuleType
 from typing import Any
@@ -132,6 +134,30 @@ def test_search(site: Site, hold: Any) -> None:
             assert any(next_ is o for o in holders.referents(one_))
     other = find(roots, lambda o: belongs(o, two_.builtins, two_.modules), through_modules=False)
     assert (other.path, other.complete) == (None, True)
+
+
+#: Leaves freed iterators of futures to the interpreter, and looks for something everywhere.
+AFTER_FUTURES = """
+import _asyncio, asyncio, gc
+from genwsgi.isolation.holders import find
+
+async def wait():
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+
+asyncio.run(wait())
+assert find([("asyncio", [_asyncio])], lambda obj: obj is _asyncio.Task).path is not None
+assert find([("asyncio", [_asyncio])], lambda obj: False).complete
+gc.collect()
+"""
+
+
+def test_a_search_leaves_alone_what_the_interpreter_has_freed() -> None:
+    """Or else the next collection, after a program has waited for futures, would never end."""
+    subprocess.run([sys.executable, "-c", AFTER_FUTURES], check=True, timeout=60)
 
 
 def test_everybodys_objects_are_left_out_on_request(site: Site) -> None:
