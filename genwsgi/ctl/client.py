@@ -6,14 +6,14 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from genwsgi.ctl.find import Server, at
 from genwsgi.deploy import framing
 from genwsgi.deploy.control import FromClient
 from genwsgi.deploy.rundir import peer_uid
-from genwsgi.errors import ProtocolError, ServerUnreachable
+from genwsgi.errors import ProtocolError, ServerNotFound, ServerUnreachable
 
 #: Between two attempts to reach a coordinator that is away, in seconds.
 RETRY: Final = 0.1
@@ -38,26 +38,28 @@ class Client:
         self._away = away
         self.sent = False
 
-    def ask(self, request: FromClient, answer: type[T]) -> T:
-        """Return the answer to a request.
-
-        :raises ServerUnreachable: none came in time.
-        :raises ServerNotFound: the server has ended.
-        """
-        for message in self.converse(request):
-            if isinstance(message, answer):
-                return message
-        raise AssertionError("a conversation ends by being left")
-
-    def converse(self, *requests: FromClient) -> Iterator[framing.Message]:
-        """Send requests, and yield whatever comes for them.
+    def ask(
+        self,
+        answer: type[T],
+        *requests: FromClient,
+        meanwhile: Callable[[framing.Message], None] = lambda _message: None,
+    ) -> T:
+        """Send requests, and return the first message that is an ``answer``.
 
         Where the connection breaks they are sent again on the next one: what must not be done twice
         has an id, by which the coordinator knows it.
 
-        :raises ServerUnreachable: the time is over.
+        :param meanwhile: told of the messages that come before.
+        :raises ServerUnreachable: none came in time.
         :raises ServerNotFound: the server has ended.
         """
+        messages = self._converse(requests)
+        while not isinstance(message := next(messages), answer):
+            meanwhile(message)
+        return message
+
+    def _converse(self, requests: Sequence[FromClient]) -> Iterator[framing.Message]:
+        """Send requests, and yield whatever comes, until the caller has enough."""
         self._deadline = time.monotonic() + self._timeout
         problem = ""
         while True:
@@ -79,11 +81,19 @@ class Client:
                 if not problem:
                     problem = str(error.strerror or error)
                     self._away(f"the coordinator is away ({problem}); trying again")
-            # A server that has ended is no server that is slow to answer.
-            at(self._server.run_dir)
+            self._check()
             if time.monotonic() + RETRY > self._deadline:
                 raise self._unreachable(problem)
             time.sleep(RETRY)
+
+    def _check(self) -> None:
+        """Raise if the server has ended, which is another matter than being slow to answer."""
+        try:
+            at(self._server.run_dir)
+        except ServerNotFound:
+            # A run directory that was deleted under a server is there again in a moment.
+            if not os.path.exists(f"/proc/{self._server.pid}"):
+                raise
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[socket.socket]:

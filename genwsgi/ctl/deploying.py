@@ -146,27 +146,24 @@ def _run(options: argparse.Namespace, order: OrderRequest | RollbackRequest) -> 
 
 def _give(session: Session, order: OrderRequest | RollbackRequest) -> OrderOutcome | None:
     """Give an order that nobody waits for; return its outcome if it has one at once."""
+    heard: list[object] = []
     # A coordinator hears one request after the other: when it answers this one, it has the order.
-    for message in session.client.converse(order, StatusRequest()):
-        if isinstance(message, OrderOutcome) and message.id == order.id:
-            return message
-        if isinstance(message, Status):
-            return None
-    raise AssertionError("a conversation ends by being left")
+    session.client.ask(Status, order, StatusRequest(), meanwhile=heard.append)
+    return next((message for message in heard if isinstance(message, OrderOutcome)), None)
 
 
 def _follow(session: Session, order: OrderRequest | RollbackRequest) -> OrderOutcome:
     """Give an order, show how it goes, and return its outcome."""
     table = LiveTable(session.screen, ("WHERE", "STAGE", "DONE"))
+
+    def show(message: object) -> None:
+        if isinstance(message, Progress):
+            # In a pipe each stage is worth a line, and each module is not.
+            cells = row(message) if session.screen.terminal else row(message)[:2]
+            table.show({message.pid: cells})
+
     with session.screen.drawing():
-        for message in session.client.converse(order):
-            if isinstance(message, Progress) and message.id == order.id:
-                # In a pipe each stage is worth a line, and each module is not.
-                cells = row(message) if session.screen.terminal else row(message)[:2]
-                table.show({message.pid: cells})
-            elif isinstance(message, OrderOutcome) and message.id == order.id:
-                return message
-    raise AssertionError("a conversation ends by being left")
+        return session.client.ask(OrderOutcome, order, meanwhile=show)
 
 
 def row(progress: Progress) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def add_to(commands: Any) -> None:
 def show_history(options: argparse.Namespace) -> int:
     """Show the history; return the exit status."""
     session = open_session(options)
-    history = session.client.ask(HistoryRequest(options.count), History)
+    history = session.client.ask(History, HistoryRequest(options.count))
     session.tell(history=[dataclasses.asdict(entry) for entry in history.entries])
     session.screen.show(outcomes(history.entries, kept=True))
     return Exit.DONE
@@ -78,7 +78,7 @@ def show_history(options: argparse.Namespace) -> int:
 def show_diff(options: argparse.Namespace) -> int:
     """Show a difference; return the exit status."""
     session = open_session(options)
-    diff = session.client.ask(DiffRequest(options.one, options.other), Diff)
+    diff = session.client.ask(Diff, DiffRequest(options.one, options.other))
     session.tell(diff=dataclasses.asdict(diff))
     if diff.reason:
         complain(diff.reason)

@@ -109,7 +109,7 @@ def run_drain(options: argparse.Namespace) -> int:
         complain("--worker says where to cancel: add --cancel GENERATION")
         return Exit.USAGE
     session = open_session(options)
-    status = session.client.ask(StatusRequest(), Status)
+    status = session.client.ask(Status, StatusRequest())
     table = replaced(status.workers)
     session.tell(
         workers=[
@@ -133,7 +133,7 @@ def _detail(options: argparse.Namespace) -> str:
 def _ask(options: argparse.Namespace, request: FromClient) -> int:
     """Have it done; show what is said; return the exit status."""
     session = open_session(options)
-    done = session.client.ask(request, Done)
+    done = session.client.ask(Done, request)
     session.tell(**dataclasses.asdict(done))
     if not done.ok:
         complain(done.reason)

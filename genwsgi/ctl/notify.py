@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import math
 import os
@@ -72,6 +73,7 @@ def add_to(commands: Any) -> None:
     )
     add("--expect", metavar="N", type=count, help="so many hosts are all; else who answers in 1 s")
     add("--timeout", metavar="SECONDS", type=_seconds, default=60.0, help="[%(default)g]")
+    add("--json", action="store_true", help="for programs: one object in a line")
     parser.set_defaults(run=run)
 
 
@@ -106,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         expect=options.expect,
         timeout=options.timeout,
     )
-    screen = Screen(sys.stdout)
+    screen = Screen(sys.stdout, as_json=options.json)
     table = LiveTable(screen, HEAD)
     with screen.drawing():
         sender = Sender(
@@ -121,6 +123,8 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             sender.call_off()
         table.show(rows(conductor.hosts.values()))
+    hosts = [dataclasses.asdict(host) for host in conductor.hosts.values()]
+    screen.tell({"order": conductor.order, "problem": conductor.problem, "hosts": hosts})
     if conductor.problem:
         complain(f"order {conductor.order}: {conductor.problem}")
         return Exit.NOT_DONE

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _look(session: Session) -> None:
-    status = session.client.ask(StatusRequest(), Status)
+    status = session.client.ask(Status, StatusRequest())
     session.tell(status=dataclasses.asdict(status))
     session.screen.draw(*view(session.server, status, time.time()))
 

@@ -19,11 +19,9 @@ def span(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     whole = int(seconds)
-    for (unit, long), (part, short) in pairwise(_UNITS):
-        if whole >= long:
-            rest = whole % long // short
-            return f"{whole // long} {unit}" + (f" {rest} {part}" if rest else "")
-    raise AssertionError("a minute or more has a unit")
+    (unit, long), (part, short) = next(pair for pair in pairwise(_UNITS) if whole >= pair[0][1])
+    rest = whole % long // short
+    return f"{whole // long} {unit}" + (f" {rest} {part}" if rest else "")
 
 
 def size(count: int | None) -> str:

@@ -16,10 +16,11 @@ from genwsgi.deploy.protocol import Progress
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ServerNotFound, ServerUnreachable
 from tests.ctl.played import coordinator
-from tests.deploy.real import directory, let_go, short
+from tests.ctl.test_find import Start, start, told
+from tests.deploy.real import directory, short
 from tests.helpers import wait_until
 
-__all__ = ["directory", "short"]
+__all__ = ["directory", "short", "start"]
 
 ASK = HistoryRequest(3)
 NONE = History(())
@@ -36,9 +37,9 @@ def test_the_answer_is_what_was_asked_for(directory: RunDirectory):
     with coordinator(directory, lambda request: [Progress("a", None, "reading"), NONE]) as played:
         asker, said = client(directory)
         assert not asker.sent
-        assert asker.ask(ASK, History) == NONE
+        assert asker.ask(History, ASK) == NONE
         assert asker.sent
-        assert asker.ask(ASK, History) == NONE
+        assert asker.ask(History, ASK) == NONE
         assert played.asked == [ASK, ASK]
     assert said == []
 
@@ -47,7 +48,7 @@ def test_a_coordinator_that_is_away_is_waited_for(directory: RunDirectory):
     """It is said once, and what was asked is asked of the next one."""
     asker, said = client(directory)
     answers: list[History] = []
-    waiting = threading.Thread(target=lambda: answers.append(asker.ask(ASK, History)))
+    waiting = threading.Thread(target=lambda: answers.append(asker.ask(History, ASK)))
     waiting.start()
     wait_until(lambda: said, what="the word that it is away")
     with coordinator(directory, lambda request: [NONE]):
@@ -63,7 +64,7 @@ def test_one_that_dies_is_asked_again_when_it_is_back(directory: RunDirectory):
         directory, lambda request: None if next(hangs_up) else [Done(True, "")]
     ) as played:
         asker, said = client(directory)
-        assert asker.ask(PauseRequest(True, "me"), Done).ok
+        assert asker.ask(Done, PauseRequest(True, "me")).ok
         assert len(played.asked) == 3
     assert said == ["the coordinator is away (the connection was closed); trying again"]
 
@@ -77,7 +78,7 @@ def test_it_is_given_up_when_the_time_is_over(directory: RunDirectory, listens: 
         if listens:
             stack.enter_context(coordinator(directory, lambda request: []))
         with pytest.raises(ServerUnreachable) as caught:
-            asker.ask(ASK, History)
+            asker.ask(History, ASK)
     assert time.monotonic() - began < 3
     reason = "" if listens else ": No such file or directory"
     assert str(caught.value) == (
@@ -87,12 +88,28 @@ def test_it_is_given_up_when_the_time_is_over(directory: RunDirectory, listens: 
     assert asker.sent is listens
 
 
-def test_a_server_that_has_ended_is_not_waited_for(directory: RunDirectory):
+def test_a_server_that_has_ended_is_not_waited_for(start: Start):
     """Nobody will start another coordinator there."""
-    asker, _ = client(directory)
-    let_go(directory.path)
+    process = start()
+    asker = Client(at(told(process)), 20.0)
+    process.kill()
+    process.wait(20)
     with pytest.raises(ServerNotFound, match="is left over"):
-        asker.ask(ASK, History)
+        asker.ask(History, ASK)
+
+
+def test_a_run_directory_that_was_deleted_is_waited_for(directory: RunDirectory):
+    """The server makes it again."""
+    asker, said = client(directory)
+    answers: list[History] = []
+    os.rename(directory.path, f"{directory.path}.gone")
+    waiting = threading.Thread(target=lambda: answers.append(asker.ask(History, ASK)))
+    waiting.start()
+    wait_until(lambda: said, what="the word that it is away")
+    os.rename(f"{directory.path}.gone", directory.path)
+    with coordinator(directory, lambda request: [NONE]):
+        waiting.join(20)
+    assert answers == [NONE]
 
 
 def test_what_can_not_be_understood_is_another_version(directory: RunDirectory):
@@ -100,7 +117,7 @@ def test_what_can_not_be_understood_is_another_version(directory: RunDirectory):
     with coordinator(directory, lambda request: [NONE]) as played:
         played.garble = True
         with pytest.raises(ServerUnreachable, match=r"can't be understood: .*own version"):
-            client(directory)[0].ask(ASK, History)
+            client(directory)[0].ask(History, ASK)
 
 
 def test_somebody_else_s_socket_is_not_spoken_to(
@@ -110,5 +127,5 @@ def test_somebody_else_s_socket_is_not_spoken_to(
     monkeypatch.setattr("genwsgi.ctl.client.peer_uid", lambda connection: os.geteuid() + 1)
     with coordinator(directory, lambda request: [NONE]) as played:
         with pytest.raises(ServerUnreachable, match="somebody else listens there"):
-            client(directory)[0].ask(ASK, History)
+            client(directory)[0].ask(History, ASK)
     assert played.asked == []

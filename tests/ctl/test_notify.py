@@ -136,6 +136,17 @@ def test_one_host_that_fails_is_a_status_of_1(fleet: list[Player], notify: Notif
     assert "1 of 3 have not taken it" in text
 
 
+def test_programs_get_an_object(fleet: list[Player], notify: Notify):
+    """With every host, and what is wrong."""
+    fleet[1].end = "failed"
+    status, text = notify("--wait", "--expect", "3", "--json")
+    told, problem = text.splitlines()
+    hosts = json.loads(told)["hosts"]
+    assert status == 1
+    assert sorted(host["state"] for host in hosts) == ["committed", "committed", "failed"]
+    assert json.loads(told)["problem"] in problem
+
+
 def test_all_go_live_together(fleet: list[Player], notify: Notify):
     """Every host is prepared first, and then goes live with what it holds."""
     status, text = notify("--all-or-none", "--expect", "3")
