@@ -49,10 +49,10 @@ def test_from_rename_to_response(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 def test_slow_import(tmp_path: Path, worker_class: str) -> None:
-    """While a module that sleeps 3 s at import is deployed, no request waits for it."""
+    """While a module that sleeps a second at import is deployed, no request waits for it."""
 
     def stall(root: Path) -> float:
-        quiet, during = slow_import(root, f"--worker-class={worker_class}")
+        quiet, during = slow_import(root, f"--worker-class={worker_class}", seconds=1.0)
         return during - quiet
 
     assert best_round(tmp_path, stall, STALL) <= STALL
