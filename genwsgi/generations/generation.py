@@ -27,6 +27,10 @@ class Generation:
     :ivar release: what it was built from, in words for people, logs and the environ.
     :ivar replaced: when another one became current in its place, on the monotonic clock, in
         seconds; ``None`` before that.
+    :ivar contexts: those of each thread, for :meth:`run`: frameworks keep per-thread objects in
+        context variables and expect to find them again, and one context can't be entered by two
+        threads at a time.  ``free`` is a list that has the thread's context as long as that is not
+        entered; ``more`` is one of those for calls from further up the stack.
     :ivar application: the WSGI callable; ``None`` until it is built.
     :ivar modules: its module table; what that is, is the business of the isolation layer.
     :ivar effects: what it does to the process outside of them; the isolation layer's as well.
@@ -34,8 +38,8 @@ class Generation:
 
     __slots__ = (
         "__weakref__",
-        "_contexts",
         "application",
+        "contexts",
         "effects",
         "leases",
         "modules",
@@ -56,9 +60,7 @@ class Generation:
         self.state = State.BUILDING
         self.replaced: float | None = None
         self.leases = Leases()
-        # Contexts per thread: frameworks keep per-thread objects in context variables and expect
-        # to find them again; and one context can't be entered by two threads at a time.
-        self._contexts = threading.local()
+        self.contexts = threading.local()
 
     def __repr__(self) -> str:
         return f"<Generation {self.number} {self.state.value}, {len(self.leases)} open leases>"
@@ -79,21 +81,29 @@ class Generation:
         May be called by any thread, and by code that already runs in this or another generation's
         context.  What ``function`` raises comes through.
         """
-        if active.get() is self:
-            return function(*args)
-        # A context can't be entered twice, and one may be entered further up the stack: this
-        # generation called another one that calls back.  So a stack of those that are free; calls
-        # return in the reverse order, and each depth finds its own context again.
         try:
-            free: list[Context] = self._contexts.free
+            free: list[Context] = self.contexts.free
         except AttributeError:
-            free = self._contexts.free = []
+            free = self.begin_contexts()
+        if not free:
+            if active.get() is self:
+                return function(*args)
+            # A context can't be entered twice, and the thread's is, further up the stack: this
+            # generation called another one that calls back.  So there is a stack of more; calls
+            # return in the reverse order, and each depth finds its own context again.
+            free = self.contexts.more
         context = free.pop() if free else self.new_context()
         try:
             return context.run(function, *args)
         finally:
             free.append(context)
 
+    def begin_contexts(self) -> list[Context]:
+        """Make the calling thread's context; return the list that it is in, see ``contexts``."""
+        free = self.contexts.free = [] if active.get() is self else [self.new_context()]
+        self.contexts.more = []
+        return free
+
     def forget_contexts(self) -> None:
         """Drop the contexts of all threads, and what frameworks left in them."""
-        self._contexts = threading.local()
+        self.contexts = threading.local()

@@ -1,14 +1,17 @@
 """Leases: who still needs a generation, each ended exactly once.
 
-The holders are a set of identities and not a counter, so that ending a lease twice is an error with
-a name instead of a generation that retires under a running request.
+The holders are kept one by one and not counted, so that ending a lease twice is an error with a
+name instead of a generation that retires under a running request.
+
+A lease is named by its generation and by the time when it was taken.  A request has no object for
+it: the two are variables of the middleware, and then in what the server gets as its body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from genwsgi.errors import LeaseError
@@ -18,22 +21,31 @@ if TYPE_CHECKING:
 
 
 class Lease:
-    """One request's hold on a generation, from the call until its response body is closed.
+    """A hold on a generation of what is no request: a unit of work, somebody who looks into it.
 
-    :ivar generation: what the request runs on.
-    :ivar since: when the lease was taken, on the monotonic clock, in seconds.
-    :ivar environ: the request's (PEP 3333); ``None`` for what is no request.
+    :ivar generation: what it is on.
+    :ivar since: when it was taken, on the monotonic clock, in seconds.
     """
 
-    __slots__ = ("environ", "generation", "since")
+    __slots__ = ("generation", "since")
 
-    def __init__(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, generation: Generation, since: float) -> None:
         self.generation = generation
-        self.environ = environ
-        self.since = monotonic()
+        self.since = since
 
     def __repr__(self) -> str:
         return f"<Lease on {self.generation.name}, open for {monotonic() - self.since:.3f} s>"
+
+
+class Open(NamedTuple):
+    """A lease that is open.
+
+    :ivar since: when it was taken, on the monotonic clock, in seconds.
+    :ivar environ: the request's (PEP 3333); ``None`` for what is no request.
+    """
+
+    since: float
+    environ: Mapping[str, Any] | None
 
     @property
     def request(self) -> str:
@@ -53,37 +65,49 @@ class Lease:
 class Leases:
     """The open leases of one generation.  Any thread may call every method, without a lock.
 
-    Adding to a set, removing from it and asking for its length are each one step that no other
+    Adding to a dict, removing from it and asking for its length are each one step that no other
     thread comes between; :mod:`genwsgi.generations.switch` says why that is enough.
+
+    :ivar taken: the time at which each was taken, and whose it is: a request's environ, or any
+        other object that holds no other lease.  The middleware writes here by itself, because a
+        call more would cost each request as much as all that this does.
     """
 
-    __slots__ = ("_open",)
+    __slots__ = ("taken",)
 
     def __init__(self) -> None:
-        self._open: set[Lease] = set()
+        self.taken: dict[float, object] = {}
 
-    def take(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> Lease:
-        """Open a lease, for the request with ``environ`` if there is one."""
-        lease = Lease(generation, environ)
-        self._open.add(lease)
+    def take(self, generation: Generation) -> Lease:
+        """Open a lease for what is no request."""
+        lease = Lease(generation, monotonic())
+        # Two may come at the same time: then the second one finds the first.
+        while self.taken.setdefault(lease.since, lease) is not lease:
+            lease.since = monotonic()
         return lease
 
-    def end(self, lease: Lease) -> None:
-        """End ``lease``.
+    def end(self, since: float) -> None:
+        """End the lease that was taken at ``since``.
 
         :raises LeaseError: it is not open here; nothing was changed.
         """
         try:
-            self._open.remove(lease)
+            del self.taken[since]
         except KeyError:
             raise LeaseError(
-                f"{lease!r} is not open: it was ended before; end each lease once"
+                f"the lease of {monotonic() - since:.3f} s ago is not open: it was ended before;"
+                " end each lease once"
             ) from None
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self.taken)
 
-    def oldest(self) -> Lease | None:
-        """The open lease that was taken first, or ``None``."""
+    def oldest(self) -> Open | None:
+        """Return the open lease that was taken first, or ``None``."""
         # A copy in one C call: requests come and go meanwhile.
-        return min(self._open.copy(), key=lambda lease: lease.since, default=None)
+        taken = self.taken.copy()
+        if not taken:
+            return None
+        since = min(taken)
+        whose = taken[since]
+        return Open(since, whose if isinstance(whose, dict) else None)

@@ -20,7 +20,8 @@ import flask
 import pytest
 import webtest
 
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import GenwsgiError, LeaseError
+from genwsgi.generations import middleware
 from genwsgi.generations.generation import Generation, active
 from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.switch import Switch
@@ -435,8 +436,27 @@ def test_an_exception_from_a_body_without_close_to_be_found_ends_the_lease() -> 
             raise ValueError("looked up")
 
     host = Host(answering(Body()))
+    body = host.call()
     with pytest.raises(ValueError, match="looked up"):
-        host.call()
+        body.close()
+    assert host.open == 0
+
+
+def test_a_file_without_close_to_be_found_ends_the_lease() -> None:
+    """In a server's file wrapper it is looked up at once, and what it raises ends the request."""
+
+    class Wrapper(FileWrapper):
+        @property
+        def close(self) -> Any:
+            raise ValueError("looked up")
+
+        @close.setter
+        def close(self, close: Any) -> None:
+            pass
+
+    host = Host(lambda environ, start_response: file(Steps(), Wrapper))
+    with pytest.raises(ValueError, match="looked up"):
+        host.call(**{"wsgi.file_wrapper": Wrapper})
     assert host.open == 0
 
 
@@ -747,6 +767,79 @@ def test_each_request_ends_on_the_generation_it_began_on() -> None:
     for index in (1, 0, 3, 2):
         bodies[index].close()
     assert host.retired == [2, 1, 3]
+
+
+class TrickDict(dict[float, Any]):
+    """Leases that are overtaken, once, right before or after one is taken or ended."""
+
+    before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+
+    def setdefault(self, since: float, whose: Any) -> Any:  # type: ignore[override]
+        self._overtake("before")
+        found = super().setdefault(since, whose)
+        self._overtake("after")
+        return found
+
+    def __delitem__(self, since: float) -> None:
+        self._overtake("before")
+        super().__delitem__(since)
+        self._overtake("after")
+
+    def _overtake(self, when: str) -> None:
+        trick = getattr(self, when)
+        if trick is not None:
+            setattr(self, when, None)
+            in_thread(trick)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["taken", "ended"])
+def test_a_swap_overtakes_a_request(step: str, when: str) -> None:
+    """A request that a swap comes between leaves no lease behind, and never serves on what is gone.
+
+    It is on the new generation where it had not begun; the old one retires once.
+    """
+    host = Host()
+    generation = host.swap(answering([b"old"]))
+    host.call().close()
+    generation.leases.taken = taken = TrickDict()
+
+    def swap() -> None:
+        host.swap(answering([b"new"]))
+
+    if step == "taken":
+        setattr(taken, when, swap)
+        body = host.call()
+        assert list(body) == [b"new"]
+    else:
+        body = host.call()
+        setattr(taken, when, swap)
+    body.close()
+    assert (host.open, host.retired) == (0, [1])
+
+
+def test_requests_that_come_at_the_same_time_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that stands still for a moment makes no two requests one."""
+    clock = iter([5.0, 5.0, 5.0, 6.0])
+    monkeypatch.setattr(middleware, "monotonic", lambda: next(clock))
+    host = Host(answering([b"x"]))
+    first, second = host.call(), host.call()
+    assert host.open == 2
+    second.close()
+    assert host.open == 1
+    first.close()
+    assert host.open == 0
+
+
+def test_a_lease_that_was_ended_by_others_is_an_error_with_a_name() -> None:
+    """Closing a body whose lease is not there says what is wrong."""
+    host = Host()
+    generation = host.swap(answering([b"x"]))
+    body = host.call()
+    generation.leases.taken.clear()
+    with pytest.raises(LeaseError, match="is not open: it was ended before"):
+        body.close()
 
 
 def test_a_swap_may_come_at_any_moment_of_a_call() -> None:

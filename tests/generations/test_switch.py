@@ -7,8 +7,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -61,15 +60,15 @@ class TrickLeases(Leases):
         super().__init__()
         self._step, self._before, self._after = step, before, after
 
-    def take(self, generation: Generation, environ: Mapping[str, Any] | None = None) -> Lease:
+    def take(self, generation: Generation) -> Lease:
         self._overtake("take", "_before")
-        lease = super().take(generation, environ)
+        lease = super().take(generation)
         self._overtake("take", "_after")
         return lease
 
-    def end(self, lease: Lease) -> None:
+    def end(self, since: float) -> None:
         self._overtake("end", "_before")
-        super().end(lease)
+        super().end(since)
         self._overtake("end", "_after")
 
     def _overtake(self, step: str, when: str) -> None:
@@ -314,11 +313,11 @@ class Serving(RuleBasedStateMachine):
         assert lease.generation.number == self.current
         return lease
 
-    @rule(target=ended, lease=consumes(leases), how=st.sampled_from(["end", "drop"]))
+    @rule(target=ended, lease=consumes(leases), how=st.sampled_from(["leave", "drop"]))
     def end(self, lease: Lease | None, how: str) -> object:
         if lease is not None:
             self.open[lease.generation.number] -= 1
-            getattr(self.switch, how)(lease)
+            getattr(self.switch, how)(lease.generation, lease.since)
         return lease
 
     @rule(lease=ended)
@@ -502,7 +501,7 @@ def test_a_finalizer_inside_the_lock_does_not_hang(watched: Watched, what: str) 
     seen: list[list[int]] = []
 
     def finalizer() -> None:
-        switch.drop(dropped)
+        switch.drop(dropped.generation, dropped.since)
         seen.append(watched.retired.copy())
 
     trick(switch, inside=finalizer)
@@ -519,7 +518,7 @@ def test_a_finalizer_inside_a_refused_step_is_not_forgotten(watched: Watched) ->
     switch.swap(ready(1))
     dropped = switch.lease()
     switch.swap(ready(2))
-    trick(switch, inside=lambda: switch.drop(dropped))
+    trick(switch, inside=lambda: switch.drop(dropped.generation, dropped.since))
     with pytest.raises(IllegalTransition):
         switch.swap(Generation(3))
     assert watched.retired == [1]
@@ -531,7 +530,7 @@ def test_a_finalizer_does_not_wait_for_another_thread(watched: Watched) -> None:
     switch.swap(ready(1))
     dropped = switch.lease()
     switch.swap(ready(2))
-    trick(switch, inside=lambda: in_thread(lambda: switch.drop(dropped)))
+    trick(switch, inside=lambda: in_thread(lambda: switch.drop(dropped.generation, dropped.since)))
     switch.statistics()
     assert watched.retired == [1]
 
@@ -549,10 +548,10 @@ def test_a_lease_dropped_while_dropped_ones_end_is_ended_too(watched: Watched) -
     def on_retire(generation: Generation) -> None:
         retired.append(generation.number)
         if generation.number == 1:
-            switch.drop(second)
+            switch.drop(second.generation, second.since)
 
     switch._on_retire = on_retire
-    switch.drop(first)
+    switch.drop(first.generation, first.since)
     assert retired == [1, 2]
 
 
@@ -578,7 +577,8 @@ def test_threads_hammering(watched: Watched, often: None) -> None:
                 for lease in held
                 if lease.generation.state not in (State.CURRENT, State.DRAINING)
             )
-            switch.drop(held.pop())
+            dropped = held.pop()
+            switch.drop(dropped.generation, dropped.since)
             for lease in held:
                 switch.end(lease)
             count += 1
