@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.process.nginx import Run, run
+from tests.process.nginx import NGINX, Run, run
 
 ROW = "{:<10}{:>8}{:>10}{:>8}{:>8}{:>8}{:>8}"
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--deploys", type=int, default=50, metavar="N")
     parser.add_argument("--every", type=float, default=0.5, metavar="SECONDS")
     options = parser.parse_args()
-    missing = [name for name in ("nginx", "wrk") if shutil.which(name) is None]
+    missing = [name for name in (NGINX, "wrk") if shutil.which(name) is None]
     if missing:
         parser.error(f"not installed: {', '.join(missing)}")
     print(ROW.format("worker", "deploys", "requests", "errors", "kept", "closed", "opened"))

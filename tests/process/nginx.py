@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +35,9 @@ http {{
 {text}
 }}
 """
+
+#: Debian has it where an ordinary user does not look.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 
 #: How many connections wrk holds, and so how many nginx has use for.
 CLIENTS = 16
@@ -127,7 +132,15 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};")
     (folder / "nginx.conf").write_text(AROUND.format(folder=folder, text=text))
-    command = ["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+    command: list[str | Path] = [
+        NGINX,
+        "-p",
+        folder,
+        "-c",
+        folder / "nginx.conf",
+        "-e",
+        folder / "error.log",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_until(lambda: _listens(port), 20, "nginx")
