@@ -95,7 +95,7 @@ def add_to(commands: Any) -> None:
             "--wait",
             action=argparse.BooleanOptionalAction,
             default=True,
-            help="wait for the outcome, or only until the order is taken [wait]",
+            help="wait for the outcome, or only until the order is taken",
         )
 
 
@@ -156,11 +156,17 @@ def _follow(session: Session, order: OrderRequest | RollbackRequest) -> OrderOut
     """Give an order, show how it goes, and return its outcome."""
     table = LiveTable(session.screen, ("WHERE", "STAGE", "DONE"))
 
+    working: set[int | None] = set()
+
     def show(message: object) -> None:
         if isinstance(message, Progress):
             # In a pipe each stage is worth a line, and each module is not.
             cells = row(message) if session.screen.terminal else row(message)[:2]
-            table.show({message.pid: cells})
+            rows: dict[int | None, tuple[str, ...]] = {message.pid: cells}
+            working.add(message.pid)
+            if len(working) > 1 and None in working:
+                rows = {None: ("coordinator", "done", ""), **rows}
+            table.show(rows)
 
     with session.screen.drawing():
         return session.client.ask(OrderOutcome, order, meanwhile=show)

@@ -59,7 +59,7 @@ def test_in_a_pipe_each_stage_is_a_line(
     with coordinator(directory, answering(*answers)):
         assert run(directory, "deploy") == 0
     assert capsys.readouterr().out == (
-        "coordinator  reading\nworker 4711  building\nworker 4711  ready\n"
+        "coordinator  reading\ncoordinator  done\nworker 4711  building\nworker 4711  ready\n"
         "committed: release 9 is live as generation 7 after 0.250 s\n"
     )
 
