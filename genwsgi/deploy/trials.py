@@ -1,0 +1,105 @@
+"""Probations: asks the rule as counts come in, and has the host go back from what it condemns.
+
+Belongs to the coordinator's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from genwsgi.deploy.probation import Probation, Verdict
+from genwsgi.deploy.protocol import Counts, Release, label
+from genwsgi.deploy.tallies import Tallies
+
+#: The trigger of the order to go back.
+PROBATION: Final = "probation"
+
+#: After it was left, how long a release is given to end its requests before they are told, in
+#: seconds.
+SETTLED: Final = 2.0
+
+
+class Trials:
+    """Watches what becomes of the requests that the committed release gets.
+
+    :param probation: the rule; ``None``: nothing is watched.
+    :param tallies: what has become of the requests, as the workers have told.
+    :param committed: the release that is committed.
+    :param go_back: orders to go back to the release of a number, or the one before; the text says
+        why.
+    """
+
+    def __init__(
+        self,
+        probation: Probation | None,
+        tallies: Tallies,
+        committed: Release,
+        go_back: Callable[[int | None, str], object],
+        log: logging.Logger,
+    ) -> None:
+        self._probation = probation
+        self._tallies = tallies
+        self._release = committed
+        self._before: int | None = None
+        self._go_back = go_back
+        self._log = log
+        # What was condemned and left, and when its failures will be told.
+        self._left: tuple[str, float] | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When :meth:`tick` will have something to do, on the monotonic clock; None: not."""
+        running = None if self._probation is None else self._probation.deadline
+        moments = [running, None if self._left is None else self._left[1]]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def committed(self, release: Release, now: float) -> None:
+        """``release`` is the committed one from now on."""
+        before, self._release = self._release, release
+        self._before = before.number
+        if self._probation is None:
+            return
+        if release.back_to is None:
+            self._probation.begin(label(release), label(before), now)
+        else:
+            self._probation.end(label(release), now)
+            if release.trigger == PROBATION:
+                self._left = label(before), now + SETTLED
+
+    def heard(self, counts: Counts, now: float) -> None:
+        """A worker has told what became of requests, and the tallies know."""
+        if self._probation is not None and counts.left > 0:
+            self._probation.resume(label(self._release), counts.left, now)
+        self._judge(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed.  Due at :attr:`deadline`; more often does no harm."""
+        if self._left is not None and now >= self._left[1]:
+            release, self._left = self._left[0], None
+            tally = self._tallies.of(release)
+            self._log.warning(
+                "release %s is left: in all it has failed %d of %d requests",
+                release,
+                tally.failed,
+                tally.requests,
+            )
+        running = None if self._probation is None else self._probation.deadline
+        if running is not None and now >= running:
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        if self._probation is None:
+            return
+        release = label(self._release)
+        verdict = self._probation.hear(release, self._tallies.of(release), now)
+        if verdict is not None:
+            self._act_on(verdict)
+
+    def _act_on(self, verdict: Verdict) -> None:
+        if verdict.passed:
+            self._log.info("%s", verdict.reason)
+        else:
+            self._log.error("%s", verdict.reason)
+            self._go_back(self._before, verdict.reason)
