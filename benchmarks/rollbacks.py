@@ -29,6 +29,8 @@ from tests.process.harness import Server, put, serving
 #: Longer than all of it takes, in seconds.
 LONG = 600
 
+WORKERS = 2
+
 PARKED = ("--park", f"--probation={LONG}")
 
 
@@ -48,8 +50,9 @@ def go_back(server: Server) -> Rollback:
     """Order a rollback to the release before, and wait for its outcome."""
     before = len(server.log())
     request = RollbackRequest(uuid.uuid4().hex[:12], None, "a benchmark")
+    client = Client(at(str(server.run_dir)), 30.0)
     started = time.monotonic()
-    outcome = Client(at(str(server.run_dir)), 30.0).ask(request, OrderOutcome)
+    outcome = client.ask(OrderOutcome, request)
     seconds = time.monotonic() - started
     assert outcome.outcome == Outcome.COMMITTED, outcome
     built = re.findall(r"is built as generation \d+ in ([\d.]+) s", server.log()[before:])
@@ -64,13 +67,16 @@ def rollbacks(root: Path, *options: str, count: int) -> list[Rollback]:
     """
     put(root / "myapp.py", FLASK_PAGE.format(version="v0"))
     found = []
-    with serving(root, *options, workers=2) as server:
+    parked = "--park" in options
+    with serving(root, *options, workers=WORKERS) as server:
         for number in range(1, count + 1):
             put(root / "myapp.py", FLASK_PAGE.format(version=f"v{number}"))
             wait_until(lambda number=number: server.get().split()[0] == f"v{number}", 30, "it")  # type: ignore[misc]
             server.wait_for_log(rf"committed: release {2 * number}-")
             found.append(go_back(server))
             assert server.get().split()[0] == "v0"
+            # What was left is gone: a collection would be in the way of the next order.
+            server.wait_for_log("is collected", count=WORKERS * number * (1 if parked else 2))
     return found
 
 

@@ -34,6 +34,11 @@ class Submission:
     withdraw: bool
 
 
+def new_id() -> str:
+    """Return a name for an order that has none."""
+    return uuid.uuid4().hex[:12]
+
+
 class Desk:
     """The orders of this host's triggers.
 
@@ -72,7 +77,7 @@ class Desk:
             order is held; on the coordinator's thread, so it has to return at once.
         :param withdraw: call the order ``id`` off instead, if it is not committed yet.
         """
-        name = id or uuid.uuid4().hex[:12]
+        name = id or new_id()
         order = Order(name, trigger, force, detail, path, tuple(modules), hold)
         self._submitted.put(Submission(order, then, withdraw))
         self._wake()

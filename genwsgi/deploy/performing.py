@@ -24,7 +24,7 @@ from genwsgi.deploy.kept import KeptReleases
 from genwsgi.deploy.orders import WATCH
 from genwsgi.deploy.peers import Peers
 from genwsgi.deploy.problems import NO_MORE
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, Progress, Step
+from genwsgi.deploy.protocol import OrderOutcome, Outcome, Progress, Release, Step
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Reading, Source
 from genwsgi.deploy.upkeep import Upkeep
@@ -37,6 +37,7 @@ class Performer:
     :param announce: called before anything that takes its time.
     :param moved: called with the folders and files to watch from now on: a commit may change them.
     :param watched: those that triggers watch.
+    :param committed: called with each release that is committed.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Performer:
         watched: Sequence[str] = (),
         moved: Callable[[Sequence[str]], None] = lambda _places: None,
         announce: Callable[[], None] = lambda: None,
+        committed: Callable[[Release], None] = lambda _release: None,
     ) -> None:
         self._directory = directory
         self._source = source
@@ -70,6 +72,7 @@ class Performer:
         self._log = log
         self._moved = moved
         self._announce = announce
+        self._committed = committed
         self.journal = Journal(directory, upkeep.failed)
         # What triggers watch, and what concerns the release that was read last.
         self._watched = self._read = tuple(watched)
@@ -131,6 +134,7 @@ class Performer:
             self._clients.progress(Progress(order, pid, stage, done, total))
 
     def _carry_out(self, actions: list[Action]) -> None:
+        recorded: Release | None = None
         self._announce()  # before the source is read, which takes its time
         for action in actions:
             if isinstance(action, TakeSnapshot):
@@ -145,13 +149,16 @@ class Performer:
                     failed = self._decision.record_failed(reason, time.monotonic())
                     self._lists.appendleft(failed)
                     return
-                self._recorded(action.release)
+                self._chronicle.ready(self._decision.deploy, time.monotonic())
+                recorded = action.release
             elif isinstance(action, Send):
                 self._send(action)
             elif isinstance(action, Report):
                 self.report(action.order, action.outcome)
             elif isinstance(action, Held):
                 self._hold(action)
+        if recorded is not None:
+            self._recorded(recorded)
 
     def _send(self, action: Send) -> None:
         peer = self._peers.get(action.worker)
@@ -210,8 +217,9 @@ class Performer:
                 watched = tuple(self._source.scope(release.path).watched)
         return Reading(release.digest, release.path, watched)
 
-    def _recorded(self, release: protocol.Release) -> None:
-        self._chronicle.ready(self._decision.deploy, time.monotonic())
+    def _recorded(self, release: Release) -> None:
+        """A release is committed, and the workers are told: what else there is to do."""
+        self._committed(release)
         self._kept.commit(release)
         try:
             self._directory.keep_releases(self._kept.releases)

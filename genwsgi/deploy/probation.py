@@ -64,6 +64,8 @@ class Probation:
         # the first that is known.
         self._of = ""
         self._samples: deque[tuple[float, Tally]] = deque()
+        # The release whose commit is known, and so whether it is to be watched.
+        self._known = ""
         self._trial: _Trial | None = None
 
     @property
@@ -86,15 +88,15 @@ class Probation:
     def end(self, release: str, now: float) -> None:
         """``release`` was committed and is not watched, nor is the one before it any longer."""
         self._trial = None
-        self._of = release
+        self._known = self._of = release
         self._samples = deque([(now, Tally())])
 
     def resume(self, release: str, left: float, now: float) -> None:
         """Watch ``release`` for the ``left`` seconds that are left of its probation.
 
-        The coordinator that began it has died.  Nothing happens if this one knows the release.
+        The coordinator that began it has died.  Nothing happens if this one knows of the commit.
         """
-        if self._of != release:
+        if self._known != release:
             self.begin(release, "", now - max(0.0, self._seconds - left))
 
     def hear(self, release: str, tally: Tally, now: float) -> Verdict | None:

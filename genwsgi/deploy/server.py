@@ -22,19 +22,21 @@ from genwsgi.deploy.answers import Answers, in_words
 from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
-from genwsgi.deploy.desk import Desk, Submission
+from genwsgi.deploy.desk import Desk, Submission, new_id
 from genwsgi.deploy.figures import Collection, Figures
 from genwsgi.deploy.history import History
 from genwsgi.deploy.kept import KeptReleases
 from genwsgi.deploy.orders import WATCH
 from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.performing import Performer
+from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, Step
 from genwsgi.deploy.questions import Questions
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
+from genwsgi.deploy.trials import PROBATION, Trials
 from genwsgi.deploy.upkeep import Upkeep
 from genwsgi.errors import OrderError
 
@@ -67,6 +69,7 @@ class CoordinatorServer:
     :param trusted: returns the real path of a folder that a client's order names, or raises
         :class:`~genwsgi.errors.OrderError`.
     :param state: the folder of what outlives the server: the history.
+    :param probation: the rule by which a release is kept or left; ``None``: each is kept.
     :ivar tallies: what has become of the requests, where they are counted.
     """
 
@@ -86,6 +89,7 @@ class CoordinatorServer:
         keep: int = 0,
         state: str | None = None,
         trusted: Callable[[str], str] = os.path.realpath,
+        probation: Probation | None = None,
     ) -> None:
         self._directory = directory
         self._log = log
@@ -111,6 +115,8 @@ class CoordinatorServer:
         self._clients = Clients(self._peers)
         self._kept = KeptReleases([*directory.releases(), self._decision.release], keep)
         self._history = History(state, self._problems, log)
+        self._trials = Trials(probation, self.tallies, self._decision.release, self._condemn, log)
+        self._condemning = ""
         self._performer = Performer(
             directory,
             source,
@@ -126,6 +132,7 @@ class CoordinatorServer:
             watched=watched,
             moved=moved,
             announce=self._say,
+            committed=self._commits,
         )
         self._answers = Answers(
             self._decision,
@@ -222,7 +229,11 @@ class CoordinatorServer:
             self._deaf = True
 
     def _patience(self) -> float:
-        moments = [self._decision.next_deadline(), self._answers.inquiries.next_deadline()]
+        moments = [
+            self._decision.next_deadline(),
+            self._answers.inquiries.next_deadline(),
+            self._trials.deadline,
+        ]
         due = min([self._upkeep.due, *(moment for moment in moments if moment is not None)])
         left = max(0.0, due - time.monotonic())
         # Workers come and go without a word to us; see _tick.
@@ -234,6 +245,7 @@ class CoordinatorServer:
             self._performer.perform(self._decision.serving(self._directory.serving(), now))
         self._performer.perform(self._decision.tick(now))
         self._answers.inquiries.tick(now)
+        self._trials.tick(now)
         if self._decision.phase == "idle":
             self._performer.sweep()
         if now >= self._upkeep.due:
@@ -321,6 +333,8 @@ class CoordinatorServer:
             decision.generations(worker, message)
         elif isinstance(message, protocol.Problems):
             decision.problems(worker, message)
+        elif isinstance(message, protocol.Counts):
+            self._trials.heard(message, now)
         elif isinstance(message, protocol.Leaving):
             performer.perform(decision.leaving(worker, now))
 
@@ -365,6 +379,20 @@ class CoordinatorServer:
             self._refuse(order, str(error))
         else:
             self._performer.order(replace(order, back_to=number))
+
+    def _condemn(self, release: int | None, reason: str) -> None:
+        """The committed release is not to be kept: go back to ``release``; None: the one before."""
+        self._condemning = new_id()
+        self._go_back(self._condemning, PROBATION, reason, release)
+
+    def _commits(self, release: protocol.Release) -> None:
+        now = time.monotonic()
+        self._trials.committed(release, now)
+        condemning, self._condemning = self._condemning, ""
+        if condemning and release.trigger != PROBATION:
+            # It waits for the end of this deploy, and would go back from what was not condemned.
+            reason = f"release {release.number} has taken the place of what was condemned"
+            self._performer.perform(self._decision.withdraw(condemning, reason, now))
 
     def _refuse(self, order: Order, reason: str) -> None:
         outcome = OrderOutcome(order.id, Outcome.REFUSED, None, reason, "", 0.0)

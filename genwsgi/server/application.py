@@ -125,6 +125,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "watch_interval": cfg.watch_interval,
             "build_timeout": cfg.build_timeout,
             "keep_releases": cfg.keep_releases,
+            "probation": cfg.probation,
+            "max_error_rate": cfg.max_error_rate,
             "release_root": [os.path.abspath(path) for path in cfg.release_root],
             "state": state_folder(
                 cfg.state_dir, self.target.text, cfg.chdir, shared=cfg.uid != os.geteuid()

@@ -14,6 +14,7 @@ from typing import Any
 from gunicorn import util
 from gunicorn.config import Config
 
+from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import CoordinatorServer
 from genwsgi.deploy.source import Source
@@ -68,6 +69,11 @@ def _answer_scrapes(descriptor: int, server: CoordinatorServer, log: logging.Log
         log.exception("the metrics can't be given")
 
 
+def _probation(options: dict[str, Any]) -> Probation | None:
+    seconds = options["probation"]
+    return None if seconds is None else Probation(seconds, options["max_error_rate"])
+
+
 def main(options: dict[str, Any]) -> None:
     """Run the coordinator until the master is gone.
 
@@ -120,6 +126,7 @@ def main(options: dict[str, Any]) -> None:
         state=options["state"],
         # The order comes from this very user: without roots any folder that is safe will do.
         trusted=lambda path: check_folder(path, options["release_root"] or None),
+        probation=_probation(options),
     )
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGUSR1, lambda *_: logger.reopen_files())

@@ -231,6 +231,11 @@ def check(cfg: Config) -> None:
             "--park keeps the replaced code ready for the time of the --probation: give that as "
             "well, such as --probation 30"
         )
+    if cfg.probation is not None and cfg.keep_releases == 0:
+        raise OptionError(
+            "--probation goes back to the release before, which --keep-releases 0 does not keep: "
+            "keep 1 at least"
+        )
     both = sorted(set(cfg.scope) & set(cfg.share))
     if both:
         raise OptionError(

@@ -136,6 +136,7 @@ def test_another_release_takes_its_place() -> None:
 def test_coordinator_that_died() -> None:
     """The next coordinator goes on with a probation for as long as there is left of it."""
     made = Probation(SECONDS, RATE)
+    made.hear("2-b", tally(5), 499.0)  # from a worker that was started since
     made.resume("2-b", 10.0, 500.0)
     made.resume("2-b", 9.0, 501.0)
     assert made.deadline == 510.0

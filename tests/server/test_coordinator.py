@@ -78,6 +78,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "handed": {},
         "log_json": False,
         "keep_releases": 5,
+        "probation": None,
+        "max_error_rate": 0.05,
         "state": str(tmp_path / "state"),
         "release_root": [],
         "log": {"errorlog": str(tmp_path / "error.log"), "loglevel": "info"},

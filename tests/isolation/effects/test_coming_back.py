@@ -12,7 +12,6 @@ from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import Site
 
-
 SHOP = """
     import logging, signal, sys, threading
     signal.signal(signal.SIGUSR1, lambda *a: said.append("signal VERSION"))
