@@ -140,7 +140,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of two workers, which survives what the tests do to it."""
     root = tmp_path_factory.mktemp("host")
     put(root / "myapp.py", APPLICATION.format(version="v0", code=""))
-    with serving(root, "--build-timeout=2", target="myapp:app") as server:
+    options = ("--build-timeout=2", "--probation=5")
+    with serving(root, *options, target="myapp:app") as server:
         yield server
 
 
@@ -176,6 +177,27 @@ def test_new_code_is_broken(host: Server, since: int) -> None:
         write(host, "broken", "1 / 0")
         say(host, "New code is broken", since=since)
     assert "ZeroDivisionError: division by zero" in host.log()[since:]
+
+
+@tries("New code does not pass its verification")
+def test_new_code_does_not_pass(host: Server, since: int) -> None:
+    """Nobody sees a candidate that its own check refuses."""
+    with undisturbed(host):
+        write(host, "unfit", "import genwsgi\ngenwsgi.verify(lambda: 'no stock')")
+        say(host, "New code does not pass its verification", since=since)
+    assert "no stock" in host.log()[since:]
+
+
+@tries("Requests of new code fail")
+def test_requests_of_new_code_fail(host: Server, since: int) -> None:
+    """It is gone again, from all workers, and not deployed again."""
+    write(host, "failing", "def later(): pass\ndel os")
+    with load(host.port, clients=4, think=0.02) as tally:
+        say(host, "Requests of new code fail", since=since)
+        wait_for(host, "v0")
+    assert tally.reasons["status 500"]
+    assert tally.refused == 0
+    assert "not deployed again until the files change" in host.status().quiet
 
 
 @tries("New code ends the process")
