@@ -30,6 +30,16 @@ EXAMPLES = """\
   genwsgictl status --json | jq .status.release.number
 """
 
+#: What a coordinator is doing, in words; nothing to say of one that waits for orders.
+PHASES: Final = {
+    "idle": "",
+    "reading": "a deploy begins",
+    "canary": "a deploy is tried in one worker",
+    "preparing": "a deploy is built in all workers",
+    "holding": "a deploy is held for the word",
+    "committing": "a deploy goes live",
+}
+
 #: What ``--watch`` waits between two looks, in seconds.
 EVERY: Final = 1.0
 
@@ -84,7 +94,7 @@ def view(server: Server, status: Status, now: float) -> Iterator[Block]:
     origin = f"by {release.trigger} ({release.detail})"
     yield Line(f"{server.serves}: release {label(release)}, {origin}")
     about = f"pid {server.pid}, {server.run_dir}, running for {span(now - server.since)}"
-    yield Line(about if status.phase == "idle" else f"{about}; a deploy is {status.phase}")
+    yield Line("; ".join(filter(None, (about, PHASES.get(status.phase, status.phase)))))
     if status.paused is not None:
         since = moment(status.paused.since)
         yield Line(f"paused by {status.paused.by} since {since}; genwsgictl resume ends it")

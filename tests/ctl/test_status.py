@@ -13,7 +13,8 @@ import pytest
 from genwsgi.ctl.__main__ import main
 from genwsgi.ctl.find import Server
 from genwsgi.ctl.render import plain
-from genwsgi.ctl.status import in_words, view
+from genwsgi.ctl.status import PHASES, in_words, view
+from genwsgi.deploy.actions import Phase
 from genwsgi.deploy.control import HistoryEntry, Pause, Status, StatusRequest, WorkerStatus
 from genwsgi.deploy.protocol import Problem, Release
 from genwsgi.deploy.rundir import RunDirectory
@@ -73,12 +74,17 @@ def test_what_is_out_of_the_ordinary_comes_first():
         ),
     )
     lines = shown(status)
-    assert lines[1].endswith("1 min 30 s; a deploy is preparing")
+    assert lines[1].endswith("1 min 30 s; a deploy is built in all workers")
     assert lines[2].startswith("paused by me@host since ")
     assert lines[2].endswith("genwsgictl resume ends it")
     assert lines[3] == "quiet: the files are those that were rolled back from"
     assert lines[4].endswith(": no space is left")
     assert lines[5].endswith(": worker 4711: it grows")
+
+
+def test_every_phase_of_a_coordinator_has_words():
+    """None is shown as programs call it."""
+    assert PHASES.keys() == {phase.value for phase in Phase}
 
 
 def test_the_latest_outcomes_are_shown():
