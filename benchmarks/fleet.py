@@ -40,6 +40,10 @@ def summary(tallies: list[Tally]) -> str:
     )
 
 
+def _is_at(tally: Tally, enough: int) -> bool:
+    return tally.ok >= enough
+
+
 def latency(root: Path, broker: Broker, count: int) -> bool:
     """From a message of bare pika to the first new response, ``count`` times: soon enough."""
     with fleet_of(root, broker, 1, signed=False) as fleet:
@@ -53,7 +57,7 @@ def latency(root: Path, broker: Broker, count: int) -> bool:
                 taken.append((wait_until(seen, 20) or 0.0) - sent)
                 # Not in step with what it began: the next one comes into the middle of the load.
                 enough = tallies[0].ok + 50
-                wait_until(lambda enough=enough: tallies[0].ok >= enough, 20)
+                wait_until(partial(_is_at, tallies[0], enough), 20)
         median, longest = statistics.median(taken), max(taken)
         say(f"message to first new response: median {1000 * median:.0f} ms, "
             f"longest {1000 * longest:.0f} ms; {summary(tallies)}")  # fmt: skip

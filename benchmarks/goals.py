@@ -1,0 +1,115 @@
+"""What is to be reached, on two cores, and why it isn't where it isn't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure's limit.
+
+    :ivar least: it is the least that is good, rather than the most.
+    :ivar reason: why it is missed; shown only where it is.
+    :ivar steady: it is much the same in every run, so that a quick one tells gross mistakes.
+    """
+
+    what: str
+    limit: float
+    unit: str = ""
+    least: bool = False
+    reason: str = ""
+    steady: bool = False
+
+    def met(self, figure: float) -> bool:
+        """Tell whether ``figure`` is good enough."""
+        return figure >= self.limit if self.least else figure <= self.limit
+
+    def shown(self, figure: float) -> str:
+        """Return ``figure`` with its unit."""
+        digits = 3 if not self.unit else 0 if abs(figure) >= 100 or self.unit == "n" else 1
+        number = f"{figure:,.{digits}f}"
+        return number if self.unit in ("", "n") else f"{number} {self.unit}"
+
+    def limit_shown(self) -> str:
+        """Return the limit with its unit, and which side of it is good."""
+        return f"{'≥' if self.least else '≤'} {self.shown(self.limit)}"
+
+    def grossly_worse(self, figure: float, known: float) -> bool:
+        """Tell whether ``figure`` is worse than a known one by a factor of 2, or by more.
+
+        What is within its limit is never grossly worse.
+        """
+        if not self.steady or self.met(figure):
+            return False
+        return figure < known / 2 if self.least else figure > known * 2
+
+
+def _throughput(subject: str) -> Goal:
+    return Goal(
+        f"throughput against gunicorn's, {subject}, gthread, median of the rounds",
+        0.99,
+        least=True,
+        steady=True,
+        reason="What a request costs more is what the middleware takes, against all the rest.",
+    )
+
+
+def _deploying(subject: str, limit: float, reason: str = "") -> dict[str, Goal]:
+    return {
+        f"latency {subject} {worker} {figure}": Goal(
+            f"{words} during deploys, beyond that without, {subject}, {worker}",
+            limit,
+            "ms",
+            reason=_GEVENT if worker == "gevent" else reason,
+        )
+        for worker in ("gthread", "gevent")
+        for figure, words in (("p99.9", "p99.9"), ("slowest", "slowest request"))
+    }
+
+
+_GEVENT = """\
+gevent runs requests and the build on one thread: while a module is imported nothing else runs in
+that worker. A build lets the others run between two modules, and can't within one."""
+
+_BUILD = """\
+A request that needs the interpreter's lock while a build has it waits for its turn, which is a
+switch interval of 5 ms for each time that the request gives the lock away, and a module's
+compiled parts don't give it away at all."""
+
+GOALS: dict[str, Goal] = {
+    **{f"throughput {subject}": _throughput(subject) for subject in ("nothing", "flask", "django")},
+    "middleware list": Goal("the middleware alone, list body", 400, "ns"),
+    **_deploying("flask", 10, _BUILD),
+    **_deploying("django", 10, _BUILD),
+    **_deploying("import", 25, _BUILD),
+    "offences": Goal("failed requests and closed connections, all deploys under load", 0, "n"),
+    "freshness flask": Goal(
+        "file saved to first new response, beyond the bare import, flask",
+        50,
+        "ms",
+        steady=True,
+        reason="Before the first worker goes live all have built, one of them alone at first.",
+    ),
+    "freshness django": Goal(
+        "file saved to first new response, beyond the bare import, django",
+        50,
+        "ms",
+        steady=True,
+        reason="""\
+Before the first worker goes live every worker has built, one of them alone at first, so there are
+two builds one after the other; and a build pauses between modules while requests run.""",
+    ),
+    "memory": Goal("memory after the last deploy, beyond that after the 20th", 3, "%"),
+    "idle genwsgi gthread": Goal("idle connections closed by deploys, gthread", 0, "n"),
+    "idle genwsgi gevent": Goal("idle connections closed by deploys, gevent", 0, "n"),
+    "growth modules": Goal(
+        "time per module with the most modules, against that with a tenth of them or so", 1.25
+    ),
+    "growth workers": Goal(
+        "the coordinator's processor time with the most workers, against that with one",
+        1.5,
+        reason="The messages to each worker, and its answers, take the coordinator some time.",
+    ),
+    "sync deploys": Goal("deploys that a sync of many files is, at most", 1, "n"),
+}
