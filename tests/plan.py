@@ -20,6 +20,9 @@ ALONE = {
     "tests/process/test_pauses.py": "how long requests take while a deploy goes on",
 }
 
+#: A few of the benchmarks, which fail only if something is grossly worse than it was.
+BENCHMARKS = Job("benchmarks", (sys.executable, "-m", "benchmarks", "--quick"))
+
 #: This folder's tests are not measured: they run hardly a line that no other does, and a tracer
 #: makes large sites slow.
 UNMEASURED = "frameworks"
@@ -96,7 +99,8 @@ class Plan:
 
     def alone(self) -> list[Job]:
         """Return what runs when nothing else does."""
-        return self._main(file for file in self._files if file in ALONE)
+        tests = self._main(file for file in self._files if file in ALONE)
+        return [*tests, BENCHMARKS] if self.gate else tests
 
     def end(self) -> list[Job]:
         """Return what joins and reports what each process measured, against setup.cfg's gate."""
