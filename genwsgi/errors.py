@@ -7,6 +7,7 @@ can print it as it is.  What an *application* raised is never shortened: it trav
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,6 +122,13 @@ class IllegalTransition(GenwsgiError):
 
 class LeaseError(GenwsgiError):
     """A lease was ended that is not open: it was ended before, or belongs to another generation."""
+
+
+class RequestCancelled(GenwsgiError, ConnectionResetError):
+    """Raised in a request that an operator has ended, as if the client had hung up."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the request was cancelled: its generation has to go")
 
 
 class LifeError(GenwsgiError):

@@ -17,6 +17,7 @@ from typing import Any
 
 from genwsgi.build import at_once, build, tear_down
 from genwsgi.errors import GenwsgiError, ScopeError, VerificationError
+from genwsgi.generations.cancelling import Cancellation, Means
 from genwsgi.generations.counts import GenerationCounts, Meter, counted
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
@@ -247,6 +248,13 @@ class LiveApplication:
     def draining(self) -> list[Generation]:
         """The replaced generations that still owe a response, oldest first."""
         return self._switch.draining()
+
+    def cancel(self, number: int, means: tuple[Means, ...]) -> Cancellation | None:
+        """Begin to end the requests of the replaced generation ``number``, if there is one."""
+        for generation in self._switch.held():
+            if generation.number == number and generation is not self._switch.current:
+                return Cancellation(self._switch, generation, means)
+        return None
 
     def statistics(self) -> Statistics:
         """What is current and what drains.  Any thread may ask."""

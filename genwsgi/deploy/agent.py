@@ -28,6 +28,7 @@ from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.generations.cancelling import Cancellation, Means, raise_in_thread
 from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.generation import Generation
 from genwsgi.live import LiveApplication
@@ -46,8 +47,8 @@ TELL = 1.0
 #: and in a probation.
 COUNT = (1.0, 0.25)
 
-#: How often it is told how far a build is, in seconds.
-PROGRESS = 0.05
+#: Between two looks at how far a build, or a cancellation, is, in seconds.
+GLANCE = 0.05
 
 #: Of how many generations it is told at most; the rest is in the log.
 TOLD = 50
@@ -69,6 +70,7 @@ class Agent:
     :param probation: how long the coordinator watches what becomes of requests after a swap, in
         seconds; 0: it doesn't.
     :param park: whether what is replaced is kept ready for that time.
+    :param means: what ends a request.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Agent:
         *,
         probation: float = 0.0,
         park: bool = False,
+        means: tuple[Means, ...] = (raise_in_thread,),
     ) -> None:
         self._live = live
         self._probation = probation
@@ -98,6 +101,8 @@ class Agent:
         self._told: tuple[object, ...] | None = ()
         self._tell_at: float | None = None
         self._told_progress: object = None
+        self._means = means
+        self._cancelling: list[Cancellation] = []
         self._counted: tuple[GenerationCounts, ...] = ()
         self._count_at = time.monotonic()
         self._watched_until = 0.0
@@ -225,6 +230,7 @@ class Agent:
                 self._tell_of_problems()
                 self._tell_of_requests()
                 self._tell_of_progress()
+                self._go_on_cancelling()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
                     self._attend()
@@ -263,6 +269,8 @@ class Agent:
                 self._follow(self._directory.committed())
         elif isinstance(message, protocol.Tell):
             self._told = None
+        elif isinstance(message, protocol.Cancel):
+            self._cancel(message.generation)
         else:
             self._log.error("the coordinator sent a %s, which is not for workers", message)
 
@@ -442,6 +450,19 @@ class Agent:
             left = max(0.0, self._watched_until - now)
             self._send(protocol.Counts(os.getpid(), news, left, drained))
 
+    def _cancel(self, number: int) -> None:
+        """Begin to end the requests of a replaced generation."""
+        cancellation = self._live.cancel(number, self._means)
+        if cancellation is None:
+            self._send(protocol.Cancelled(number, 0, 0))
+        else:
+            self._cancelling.append(cancellation)
+
+    def _go_on_cancelling(self) -> None:
+        for one in [one for one in self._cancelling if one.step()]:
+            self._cancelling.remove(one)
+            self._send(protocol.Cancelled(one.generation, one.ended, one.left))
+
     def _tell_of_progress(self) -> None:
         """Tell the coordinator how far a build is that it has ordered, if that is news."""
         if self._building is None or self._building[2]:
@@ -491,8 +512,8 @@ class Agent:
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
         moments = [self._health.due, *(deadline for deadline, _, _ in self._stopping)]
-        if self._building is not None and not self._building[2]:
-            moments.append(time.monotonic() + PROGRESS)
+        if self._cancelling or (self._building is not None and not self._building[2]):
+            moments.append(time.monotonic() + GLANCE)
         if self._retry_at is not None:
             moments.append(self._retry_at)
         if self._tell_at is not None:

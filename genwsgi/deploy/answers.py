@@ -29,7 +29,7 @@ from genwsgi.isolation.snapshot import Store
 #: How long a status waits for the workers to say how they stand, in seconds.
 TELL_WITHIN = 0.5
 
-#: How long a cancellation may take in a worker, in seconds, and a little more.
+#: How long to wait for the workers to end requests, in seconds: longer than they may take.
 CANCEL_WITHIN = 5.0
 
 #: How many outcomes a status shows.
@@ -188,13 +188,12 @@ def cancelled(generation: int, told: Mapping[int, Cancelled]) -> control.Done:
     ended = sum(one.ended for one in told.values())
     left = sum(one.left for one in told.values())
     if not ended + left:
-        return control.Done(
-            False, f"no worker has a replaced generation {generation} that owes a response"
-        )
-    if left:
-        return control.Done(
-            False,
-            f"{ended} requests of generation {generation} are ended, and "
-            f"{left} go on: what they wait for can't be interrupted",
-        )
-    return control.Done(True, f"{ended} requests of generation {generation} are ended")
+        reason = f"no worker has a replaced generation {generation} that owes a response"
+        return control.Done(False, reason)
+    requests = "1 request" if ended == 1 else f"{ended} requests"
+    done = f"{requests} of generation {generation} {'is' if ended == 1 else 'are'} ended"
+    if not left:
+        return control.Done(True, done)
+    return control.Done(
+        False, f"{done}; {left} can't be interrupted, and {'go' if left > 1 else 'goes'} on"
+    )

@@ -9,7 +9,10 @@ it: the two are variables of the middleware, and then in what the server gets as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import compress, starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -102,12 +105,30 @@ class Leases:
     def __len__(self) -> int:
         return len(self.taken)
 
-    def oldest(self) -> Open | None:
-        """Return the open lease that was taken first, or ``None``."""
+    def open(self) -> list[Open]:
+        """The leases that are open now."""
         # A copy in one C call: requests come and go meanwhile.
         taken = self.taken.copy()
-        if not taken:
-            return None
-        since = min(taken)
-        whose = taken[since]
-        return Open(since, whose if isinstance(whose, dict) else None)
+        return [
+            Open(since, whose if isinstance(whose, dict) else None)
+            for since, whose in taken.items()
+        ]
+
+    def while_open(self, since: float, act: Callable[..., object], *args: object) -> None:
+        """Call ``act(*args)`` if the lease taken at ``since`` is open, in one step with that look.
+
+        That is so if ``act`` is a function in C: from the look to its beginning no Python code
+        runs, and so no other thread comes between.
+        """
+        collects = gc.isenabled()
+        gc.disable()  # or a finalizer could be such code
+        try:
+            chosen = compress((args,), map(self.taken.__contains__, (since,)))
+            deque(starmap(act, chosen), maxlen=0)
+        finally:
+            if collects:
+                gc.enable()
+
+    def oldest(self) -> Open | None:
+        """Return the open lease that was taken first, or ``None``."""
+        return min(self.open(), key=lambda lease: lease.since, default=None)

@@ -138,6 +138,11 @@ class Switch:
             self._drained.append(generation)
             self._let_drained_go()
 
+    def look_after(self, generation: Generation) -> None:
+        """Let ``generation`` retire if it drains and has no lease left, should nobody have seen."""
+        self._drained.append(generation)
+        self._let_drained_go()
+
     def swap(self, generation: Generation, *, park: bool = False) -> Generation | None:
         """Make the ready, or parked, ``generation`` the current one; return the one it replaces.
 

@@ -26,6 +26,7 @@ from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server import memory
 from genwsgi.server.arbiter import GenwsgiArbiter
+from genwsgi.server.cancelling import means
 from genwsgi.server.child import ending
 from genwsgi.server.coordinator import LOG_SETTINGS, make_source
 from genwsgi.server.explain import table
@@ -254,6 +255,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             log,
             probation=self.cfg.probation or 0.0,
             park=self.cfg.park,
+            means=means(),
         )
         memory.settle()
         try:

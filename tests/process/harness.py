@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from genwsgi.deploy import control, framing
+from genwsgi.deploy import control, framing, protocol
 from tests.helpers import wait_until
 
 #: An application whose version is its first line; ``?sleep=S`` makes a slow request.
@@ -179,17 +179,27 @@ class Server:
         finally:
             connection.close()
 
-    def status(self) -> control.Status:
-        """What the coordinator answers to a client that asks how things stand."""
+    def ask(
+        self, request: control.FromClient, heard: list[framing.Message] | None = None
+    ) -> framing.Message:
+        """What the coordinator answers to a client; ``heard`` gets what it tells before."""
         decoder = framing.Decoder()
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(20)
             client.connect(str(self.run_dir / "coordinator.sock"))
-            client.sendall(framing.encode(control.StatusRequest()))
+            client.sendall(framing.encode(request))
             while True:
                 for message in decoder.feed(client.recv(65536)):
-                    assert isinstance(message, control.Status)
-                    return message
+                    if not isinstance(message, protocol.Progress):
+                        return message
+                    if heard is not None:
+                        heard.append(message)
+
+    def status(self) -> control.Status:
+        """What the coordinator answers to a client that asks how things stand."""
+        status = self.ask(control.StatusRequest())
+        assert isinstance(status, control.Status)
+        return status
 
     def problems(self) -> list[str]:
         """The names of what is wrong now, as the status has it."""
