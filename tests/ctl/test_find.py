@@ -180,6 +180,39 @@ def test_root_is_not_asked_about_other_users_servers(
     assert find.choose(run_dir=path).run_dir == path
 
 
+#: A server that root has started for other workers, asked for by whoever has a certain number.
+FOR_OTHERS = """
+import codecs, os, sys
+from genwsgi.ctl import find
+from genwsgi.deploy.notices import Notice
+from genwsgi.deploy.rundir import RunDirectory
+made = RunDirectory.create(sys.argv[1])
+made.give_to({nobody}, {nobody})
+Notice(made.path, {nobody}, {nobody}).put_up()
+codecs.lookup("ascii")  # the interpreter may be where only root can read
+os.setuid(int(sys.argv[2]))
+print([server.run_dir for server in find.running()])
+"""
+
+
+@as_root
+def test_a_server_is_found_by_root_and_by_its_workers_user(short: str, tmp_path: Path) -> None:
+    """And by nobody else, wherever its run directory is."""
+    os.chmod(short, 0o1777)
+    environment = {**os.environ, "TMPDIR": short, "XDG_RUNTIME_DIR": ""}
+    for uid, found in ((0, True), (NOBODY, True), (1, False)):
+        place = os.path.join(short, f"run{uid}")
+        done = subprocess.run(
+            [sys.executable, "-c", FOR_OTHERS.format(nobody=NOBODY), place, str(uid)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env=environment,
+        )
+        assert done.stdout == f"{[place] * found}\n"
+
+
 def test_without_a_list_of_locks_the_pid_decides(
     start: Start, short: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
