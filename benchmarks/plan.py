@@ -25,7 +25,7 @@ class Plan:
 
     base: Path
     rounds: int = 10
-    seconds: float = 8.0
+    seconds: float = 5.0
     quick: bool = False
     failures: list[str] = field(default_factory=list)
     _rooms: int = 0

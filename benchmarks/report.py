@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from benchmarks.goals import GOALS
@@ -77,7 +78,7 @@ def place(results: Results) -> str:
             f" The machine was **not quiet**: its load average was {results.load:.1f} as it began,"
             " so the times mean little."
         )
-    return text + "\n"
+    return textwrap.fill(text, 98, break_on_hyphens=False) + "\n"
 
 
 def render(results: Results, sections: Sequence[Section], plots: str) -> str:

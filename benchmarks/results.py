@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
         "processor": _first("/proc/cpuinfo", "model name"),
         "processors": str(os.cpu_count()),
         "memory": f"{int(_first('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB",
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         **versions,
     }

@@ -47,7 +47,7 @@ def _measure(plan: Plan, modules: int, workers: int) -> dict[str, Any]:
     with serving(KINDS["genwsgi gthread"], plan.room(), subject, workers=workers) as running:
         assert isinstance(running, Ours)
         with visiting(running.port, "/", RATE, 8) as quiet:
-            pause(plan.seconds / 2)
+            pause(plan.seconds)
         with visiting(running.port, "/", RATE, 8) as busy:
             for number in range(1, DEPLOYS + 1):
                 before = processor_time(running.server.coordinator())

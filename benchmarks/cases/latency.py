@@ -64,43 +64,24 @@ def joined(rounds: list[dict[str, Any]], which: str, times: str = "times") -> Hi
 
 def summary(data: dict[str, Any]) -> Section:
     """Say what deploys add."""
-    rows, figures, reasons = [], {}, []
+    rows, notes = [], []
+    figures: dict[str, float] = {}
     offences = 0
-    late, first, second = [], [], []
+    everything = []
     for name, kinds in data["subjects"].items():
         for kind, rounds in kinds.items():
-            quiet, busy = joined(rounds, "quiet"), joined(rounds, "busy")
-            deploys = sum(len(one["deploys"]) for one in rounds)
-            lost = {
-                what: sum(one[which][what] for one in rounds for which in ("quiet", "busy"))
-                for what in ("failed", "closed", "refused")
-            }
-            rows.append(
-                [
-                    f"{name}, {kind}",
-                    *(
-                        f"{ms(quiet.quantile(share))} → {ms(busy.quantile(share))}"
-                        for share in (0.5, 0.99, 0.999, 1)
-                    ),
-                    f"{lost['failed'] + lost['refused']:,}",
-                    f"{lost['closed'] / deploys:,.1f}" if deploys else "-",
-                    f"{deploys}",
-                ]
-            )
-            late.append(joined(rounds, "busy", "late"))
-            first.append(busy.quantile(0.5))
-            second.append(joined(rounds, "busy", "witness").quantile(0.5))
+            everything.append(rounds)
+            rows.append(_row(f"{name}, {kind}", rounds))
             server, _, worker = kind.partition(" ")
-            if server != "genwsgi":
-                continue
-            for figure, share in (("p99.9", 0.999), ("slowest", 1.0)):
-                added = busy.quantile(share) - quiet.quantile(share)
-                figures[f"latency {name} {worker} {figure}"] = added * 1000
-            if any(lost.values()):
-                reasons += [f"{kind}, {name}: {one['busy']['reasons']}" for one in rounds]
-            offences += sum(lost.values())
+            if server == "genwsgi":
+                figures |= _added(f"latency {name} {worker}", rounds)
+                lost = sum(_lost(rounds, what) for what in ("failed", "closed", "refused"))
+                offences += lost
+                if lost:
+                    notes += [f"{name}, {kind}: {one['busy']['reasons']}" for one in rounds]
     if rows:
         figures["offences"] = offences
+        notes.insert(0, _checked(everything))
     return Section(
         "Deploys under load",
         f"""\
@@ -115,21 +96,47 @@ deploy, failed requests are all of them. *import* burns 3 s of processor time at
             f"latency-{name}": f"Times of {name} with deploys (solid) and without (dashed)."
             for name in data["subjects"]
         },
-        [*_checked(late, first, second), *reasons],
+        notes,
     )
 
 
-def _checked(late: list[Histogram], first: list[float], second: list[float]) -> list[str]:
-    """Say whether the client was the bottleneck.
+def _lost(rounds: list[dict[str, Any]], what: str) -> int:
+    return sum(one[which][what] for one in rounds for which in ("quiet", "busy"))
 
-    :param first: the medians of what it found, in seconds; of each server.
-    :param second: those that a second client found at the same time.
-    """
-    whole = Histogram.joined(late)
+
+def _row(name: str, rounds: list[dict[str, Any]]) -> list[str]:
+    quiet, busy = joined(rounds, "quiet"), joined(rounds, "busy")
+    deploys = sum(len(one["deploys"]) for one in rounds)
     return [
-        f"""\
-The check of the client: it began a request that found a free connection
-{ms(whole.quantile(0.5))} after its arrival (median; p99.9: {ms(whole.quantile(0.999))}), and a
-second client, with a process, two connections and 25 requests/s of its own, found a median of
-{ms(median(second))} where the first found {ms(median(first))} (medians of all servers)."""
+        name,
+        *(
+            f"{ms(quiet.quantile(share))} → {ms(busy.quantile(share))}"
+            for share in (0.5, 0.99, 0.999, 1)
+        ),
+        f"{_lost(rounds, 'failed') + _lost(rounds, 'refused'):,}",
+        f"{_lost(rounds, 'closed') / deploys:,.1f}",
+        f"{deploys}",
     ]
+
+
+def _added(name: str, rounds: list[dict[str, Any]]) -> dict[str, float]:
+    """Return, in milliseconds, what deploys add to the times that have goals."""
+    quiet, busy = joined(rounds, "quiet"), joined(rounds, "busy")
+    return {
+        f"{name} {figure}": (busy.quantile(share) - quiet.quantile(share)) * 1000
+        for figure, share in (("p99.9", 0.999), ("slowest", 1.0))
+    }
+
+
+def _checked(everything: list[list[dict[str, Any]]]) -> str:
+    """Say whether the client was the bottleneck, from the rounds of each server."""
+    late = Histogram.joined(joined(rounds, "busy", "late") for rounds in everything)
+    first, second = (
+        median([joined(rounds, "busy", times).quantile(0.5) for rounds in everything])
+        for times in ("times", "witness")
+    )
+    return f"""\
+The check of the client: it began a request that found a free connection {ms(late.quantile(0.5))}
+after its arrival (median; p99.9: {ms(late.quantile(0.999))}), and a second client, with a process,
+two connections and 25 requests/s of its own, found {ms(second)} where the first found {ms(first)}
+(the median of all servers' medians)."""

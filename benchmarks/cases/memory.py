@@ -19,7 +19,7 @@ APPLICATIONS = ("flask", "django")
 DEPLOYS = 100
 
 #: Between two looks at the memory, in deploys.
-LOOK = 20
+LOOK = 50
 
 #: How long a replaced generation may take to be collected, in seconds, and a little more.
 GONE = 1.5
@@ -99,10 +99,10 @@ def series(plan: Plan, deploys: int, found: list[list[int]]) -> None:
         for number in range(1, deploys + 1):
             running.deploy(f"v{number}")
             running.wait_deployed()
-            if number % LOOK == 0:
+            if number == SETTLED or number % LOOK == 0:
                 pause(GONE)
                 found.append([number, max(resident(pid) for pid in running.workers())])
-                if number % (5 * LOOK) == 0:
+                if number % (2 * LOOK) == 0:
                     plan.say(f"  {number} of {deploys}: {found[-1][1] / MIB:.1f} MiB")
 
 

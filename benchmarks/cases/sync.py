@@ -33,7 +33,7 @@ def measure(plan: Plan, data: dict[str, Any]) -> None:
             with plan.part(f"sync: {pace}"):
                 data["syncs"][pace] = [
                     _sync(running, subject, apart, f"{pace} {number}")
-                    for number in range(max(2, plan.rounds // 2))
+                    for number in range(max(2, plan.rounds // 3))
                 ]
 
 

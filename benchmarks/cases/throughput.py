@@ -21,7 +21,7 @@ APPLICATIONS = ("nothing", "flask", "django")
 PAIR = ("genwsgi gthread", "gunicorn gthread, HUP")
 
 #: How long each measurement of throughput takes, in seconds, as a part of a plan's.
-SHARE = 0.375
+SHARE = 0.6
 
 
 def throughput(port: int, seconds: float) -> float:
