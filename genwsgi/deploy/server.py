@@ -110,6 +110,8 @@ class CoordinatorServer:
         self._selector = selectors.DefaultSelector()
         self._peers = Peers(self._selector, log, self._hear, self._forget, self._cant_accept)
         self._listener: socket.socket | None = None
+        # As it was at the last look, should it be deleted.
+        self._paused = directory.paused()
         # Whether nobody looks for new connections, since there is no descriptor for them.
         self._deaf = False
         self._clients = Clients(self._peers)
@@ -255,6 +257,8 @@ class CoordinatorServer:
     def _look(self, now: float) -> None:
         """Look after the run directory, and at what is wrong elsewhere."""
         self._upkeep.look(now, self._decision.release)
+        if self._directory.is_whole():
+            self._paused = self._directory.paused()
         if self._deaf and self._listener is not None and "descriptors" not in self._problems:
             self._deaf = False
             self._selector.register(self._listener, selectors.EVENT_READ, self._peers.accept)
@@ -272,6 +276,7 @@ class CoordinatorServer:
         """
         self._directory.record(self._decision.release)
         self._directory.keep_releases(self._kept.releases)
+        self._directory.pause(self._paused)
         self._performer.journal.write()
         for one in self._decision.participants:
             if one.release is not None:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy import answers, peers
-from genwsgi.deploy.control import Status, StatusRequest
+from genwsgi.deploy import answers, peers, upkeep
+from genwsgi.deploy.control import Pause, Status, StatusRequest
 from genwsgi.deploy.framing import MAX_FRAME
 from genwsgi.deploy.protocol import (
     Abort,
@@ -1053,3 +1054,25 @@ def test_real_workers_survive_their_coordinator(
     wait_until(lambda: len(host.settled().workers) == 2, what="both are back")
     assert host.order("good").expect(OrderOutcome).outcome == "committed"
     assert {ask(worker)[:4] for worker in workers} == {"2 2-"}
+
+
+def test_what_is_deleted_is_written_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory that was deleted, and that the master has made again, everything is written.
+
+    What is paused stays so, whoever empties its directory.
+    """
+    monkeypatch.setattr(upkeep, "LOOK", 0.02)
+    pause = Pause("somebody", 1.0)
+    host.directory.pause(pause)
+    host.start()
+    host.worker(1)
+    committed = host.directory.committed()
+    gone = f"{host.directory.path}-gone"
+    os.rename(host.directory.path, gone)
+    host.directory.restore(os.geteuid(), os.getegid(), "shop")
+    wait_until(lambda: os.path.exists(host.directory.socket), what="the socket")
+    assert host.directory.committed() == committed
+    assert host.directory.paused() == pause
+    assert host.directory.serves(1)
+    assert host.settled().problems == ()
+    shutil.rmtree(gone)

@@ -95,6 +95,13 @@ def write(server: Server, version: str, code: str = "") -> None:
     put(server.root / "myapp.py", f"{text}# {next(COUNT)}\n")
 
 
+def delete(folder: Path) -> None:
+    """Delete a folder at once: somebody may write into it meanwhile."""
+    gone = folder.with_name(f"{folder.name}-gone")
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
 def wait_for_problems(server: Server, *names: str) -> None:
     """Wait until the status says that just these things are wrong."""
     wait_until(lambda: server.problems() == [*names], 20, f"{names} in the status")
@@ -276,7 +283,7 @@ def test_the_coordinator_dies(host: Server, since: int) -> None:
 def test_the_run_directory_is_deleted(host: Server, since: int) -> None:
     """It is there again, private and locked, and deploys and new workers find all they need."""
     with undisturbed(host):
-        shutil.rmtree(host.run_dir)
+        delete(host.run_dir)
         say(host, "The run directory is deleted", since=since)
         assert said_once(host, "The run directory is deleted", since)
     assert host.run_dir.stat().st_mode & 0o777 == 0o700
@@ -296,7 +303,7 @@ def test_the_source_is_lost(host: Server, since: int) -> None:
     with undisturbed(host):
         write(host, "broken", "1 / 0")
         host.wait_for_log(r"by watch: failed: .*ZeroDivisionError")
-        shutil.rmtree(host.run_dir)
+        delete(host.run_dir)
         say(host, "The run directory is deleted, and the source has changed since", since=since)
         assert host.problems() == ["snapshot"]
         assert host.get().startswith("v0 ")
@@ -385,7 +392,7 @@ def test_the_run_directory_can_not_be_made_again(tmp_path: Path) -> None:
     put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
     with serving(tmp_path, target="myapp:app") as server:
         with undisturbed(server) as tally:
-            shutil.rmtree(server.run_dir.parent)
+            delete(server.run_dir.parent)
             say(server, "The run directory can't be made again", since=0)
             server.wait_for_log("was deleted, or something in it")
             goal = tally.ok + 100
