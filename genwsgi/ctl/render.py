@@ -83,7 +83,9 @@ class Screen:
         self._stream = stream
         self._as_json = as_json
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
-        self.terminal = self._console.is_terminal and not as_json
+        console = self._console
+        # A dumb terminal can't go back over what it has shown, and is a pipe to us.
+        self.terminal = console.is_terminal and not console.is_dumb_terminal and not as_json
         self._drawing: contextlib.ExitStack | None = None
         self._live: Live | None = None
 

@@ -7,19 +7,38 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from genwsgi.ctl.__main__ import main, parser
 from genwsgi.ctl.command import somebody
+from genwsgi.ctl.conductor import Host
 from genwsgi.ctl.find import Server
-from genwsgi.deploy.control import HistoryRequest
+from genwsgi.deploy.control import (
+    Diff,
+    Done,
+    HistoryEntry,
+    HistoryRequest,
+    Pause,
+    Status,
+    WorkerStatus,
+)
+from genwsgi.deploy.protocol import OrderOutcome, Problem, Release
 from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.generations.status import GenerationStatus
 from tests.ctl.played import coordinator
 from tests.ctl.test_history import HISTORY
 from tests.deploy.real import directory, short
 
 __all__ = ["directory", "short"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What is told with --json.
+TOLD: list[type] = [Server, Status, WorkerStatus, GenerationStatus, Release, OrderOutcome]
+TOLD += [HistoryEntry, Problem, Pause, Diff, Done, Host]
 
 TWO = [Server(17, "shop:app", "/run/shop", 1.0), Server(4711, "blog", "/run/blog", 2.0)]
 
@@ -37,6 +56,13 @@ def test_every_subcommand_teaches(name: str):
     assert f"\n  genwsgictl {name}" in text
     assert "exit status" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: told.__name__)
+def test_what_programs_are_told_is_documented(told: type):
+    """Every field of every object stands in the reference."""
+    text = (ROOT / "docs" / "genwsgictl.md").read_text()
+    assert [field.name for field in fields(told) if f"`{field.name}`" not in text] == []
 
 
 def test_of_several_servers_none_is_taken(

@@ -58,6 +58,16 @@ def test_the_stream_is_what_decides(stream: type[io.StringIO]):
         assert text.endswith("failed: boom\n--- a\n+++ b\n+x\n")
 
 
+def test_a_dumb_terminal_is_a_pipe(monkeypatch: pytest.MonkeyPatch):
+    """It can't go back over what it has shown, so that all is shown once."""
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    screen = Screen(stream)
+    with screen.drawing():
+        screen.draw(Line("failed"))
+        assert stream.getvalue() == "failed\n"
+
+
 def test_long_lines_are_left_to_the_terminal():
     """What is copied from it has no breaks that were not there."""
     stream = Terminal()
