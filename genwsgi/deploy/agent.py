@@ -297,15 +297,17 @@ class Agent:
         if parked is not None:
             self._ready(release, parked, 0.0, catch_up=catch_up)
             return
-        # What is committed is served, with whatever scope it has.
+        # What is committed, or was, is served with whatever scope it has, and is only warmed up:
+        # nothing is to be in the way back.
+        proved = catch_up or release.back_to is not None
         build = BackgroundBuild(
             self._live,
             release.digest,
             label(release),
             self._ended_build,
-            grow=not catch_up,
+            grow=not proved,
             look=look,
-            strict=not catch_up,
+            strict=not proved,
             size=self._live.size,
         )
         self._building = (release, build, catch_up)

@@ -2,7 +2,7 @@
 
 Only where somebody asks for it: :func:`counted` goes around a generation's callable, inside of the
 middleware, which closes its bodies as it does the application's.  A request costs one object, a
-further call of ``start_response`` and an entry in a deque: about half a microsecond.
+further call of ``start_response`` and an entry in a deque: 0.7 µs, and 2.3 µs if its body is lazy.
 
 Exact without a lock for the requests: to append to a deque and to take from its other end are each
 one step that no other thread comes between, so each request is entered once and taken out once.
@@ -171,9 +171,11 @@ class _Request:
         self.kind = WELL
         self.began = perf_counter()
 
-    def __call__(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         self.kind = ERROR if status[:1] == "5" else WELL
-        return self._start_response(status, headers, *exc_info)
+        if exc_info is None:
+            return self._start_response(status, headers)
+        return self._start_response(status, headers, exc_info)
 
 
 class _Body:

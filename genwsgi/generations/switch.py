@@ -12,6 +12,8 @@ leaves the generation to drain.  Likewise at the end: the lease is removed, *the
 a swap sets the state, *then* looks for leases.  Each of these is one step of an interpreter with a
 global lock.
 
+One that is parked is asked by nobody to retire: it drains first.
+
 The garbage collector may run finalizers anywhere, in this module's locked sections too.  So a
 finalizer that finds the lock taken leaves the generation in a queue, which whoever has the lock
 empties after it.

@@ -70,6 +70,7 @@ class FakeLive:
         self.begun: list[str] = []
         self.growing: list[str] = []
         self.looking: list[str] = []
+        self.strict: list[str] = []
         self.served: list[str] = []
         self.discarded: list[str] = []
         self.current: FakeGeneration | None = None
@@ -106,6 +107,8 @@ class FakeLive:
     ) -> FakeGeneration:
         """Run the digest's code."""
         self.begun.append(release)
+        if strict:
+            self.strict.append(release)
         if look:
             self.looking.append(release)
         if grow:
@@ -404,6 +407,22 @@ def test_code_that_is_parked_and_deployed_anew(parking: Worker) -> None:
     connection.send(Prepare(again))
     connection.expect(Ready)
     assert parking.live.begun[-1] == "3-code1"
+
+
+def test_rollback_is_not_refused_for_its_verification(worker: Worker) -> None:
+    """What is new has to pass; what was served before, or is committed, is only warmed up.
+
+    Nor is its scope held against it.
+    """
+    connection = worker.start()
+    deploy(worker, connection, 2)
+    deploy(worker, connection, 3, back_to=1)
+    worker.directory.record(release(4))
+    connection.send(Welcome(release(4)))
+    wait_until(lambda: worker.live.served[-1] == "4-code4", what="it has caught up")
+    assert worker.live.begun == ["1-code1", "2-code2", "3-code1", "4-code4"]
+    assert worker.live.strict == ["1-code1", "2-code2"]
+    assert worker.live.growing == ["2-code2"]
 
 
 def test_rollback_that_is_aborted(parking: Worker) -> None:
