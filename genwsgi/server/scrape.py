@@ -70,8 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             figures = self.server.ask(PATIENCE)
-        except TimeoutError:
-            self._answer(503, "text/plain", b"the coordinator is busy; ask again\n")
+        except Exception as error:  # noqa: BLE001 -- it is told to whoever asks, again and again
+            self._answer(503, "text/plain", f"not now, ask again: {error!r}\n".encode())
             return
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
         self._answer(200, content_type, encode(Exposition(figures)))

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from genwsgi.deploy.questions import Questions
+from tests.helpers import wait_until
 
 
 def test_a_question_is_answered_on_the_owner_s_thread():
@@ -25,6 +26,25 @@ def test_a_question_is_answered_on_the_owner_s_thread():
     asking.join(10)
     ((owner, asker),) = answers
     assert owner == threading.get_ident() != asker
+
+
+def test_what_goes_wrong_is_the_asker_s():
+    """An error is raised where the question was asked; the owner goes on."""
+    questions = Questions(lambda: None)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            questions.ask(lambda: 1 / 0, 10.0)
+        except ZeroDivisionError as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: not questions._waiting.empty(), what="the question")
+    questions.answer()
+    asking.join(10)
+    assert len(errors) == 1
 
 
 def test_a_busy_owner_is_not_waited_for():

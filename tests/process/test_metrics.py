@@ -102,7 +102,7 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
         assert stat.S_IMODE(os.stat(where).st_mode) == 0o600
         with scraping(where) as fallen:
             with load(server.port, clients=8, think=0.02) as tally:
-                for turn in paced(2, 1.5):
+                for turn in paced(2, 1):
                     put(tmp_path / "myapp.py", FAILING.format(version=f"v{turn}"))
                     server.wait_for_log(COMMITTED, count=turn)
             for path in ("/?error=1", "/?error=1", "/?raise=1"):
@@ -133,7 +133,7 @@ def test_what_goes_on_is_seen(tmp_path: Path) -> None:
     application(tmp_path, "v0")
     with serving(tmp_path, "--metrics=127.0.0.1:0", workers=1) as server:
         where = server.wait_for_log(r"Metrics at: (\S+)")[1]
-        slow = threading.Thread(target=server.get, args=("/?sleep=4",))
+        slow = threading.Thread(target=server.get, args=("/?sleep=2.5",))
         slow.start()
         in_flight = "genwsgi_requests_in_flight"
         wait_until(lambda: total(samples(where), in_flight, generation="1") == 1, 10, "the request")

@@ -229,3 +229,10 @@ def test_what_ends_it_is_in_the_log(
     run()
     assert "the coordinator stumbled and ends; the master starts another" in _log(options)
     assert "RuntimeError: a bug" in _log(options)
+
+
+def test_metrics_that_can_not_be_given_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What is wrong with the metrics is in the log, and the coordinator goes on."""
+    server: Any = None
+    coordinator._answer_scrapes(-1, server, logging.getLogger("tests.coordinator"))
+    assert "the metrics can't be given" in caplog.text

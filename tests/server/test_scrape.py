@@ -5,9 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
@@ -24,8 +23,6 @@ NONE = Distribution((1.0,), (0, 0), 0.0)
 FIGURES = Figures(
     Status(Release(5, "e" * 64, "watch", "", 0.0), "idle", (), {}, None), {}, {}, NONE, NONE
 )
-
-Get = Callable[..., http.client.HTTPResponse]
 
 
 class Site:
@@ -62,13 +59,23 @@ class Site:
             return response.status, response.headers["Content-Type"], body
 
 
-@pytest.fixture(params=["127.0.0.1:0", "unix"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["127.0.0.1:0", "unix"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     """One at a port, and one at a path."""
-    site = Site(f"unix:{tmp_path}/m.sock" if request.param == "unix" else request.param)
+    path = tmp_path_factory.mktemp("scrape") / "m.sock"
+    site = Site(f"unix:{path}" if request.param == "unix" else request.param)
     yield site
     site.server.shutdown()
     site.server.server_close()
+
+
+@pytest.fixture
+def site(served: Site) -> Site:
+    """One that nobody has asked yet."""
+    served.asked.clear()
+    return served
 
 
 def test_prometheus_is_answered(site):
@@ -106,6 +113,7 @@ def test_a_busy_coordinator_is_no_answer(site):
 
 def test_who_says_nothing_holds_up_nobody(site, monkeypatch):
     """Clients that are silent are sent away in time, and others are answered meanwhile."""
+    assert scrape._Handler.timeout == scrape.PATIENCE
     monkeypatch.setattr(scrape._Handler, "timeout", 0.2)
     with site.connect() as silent, site.connect() as half:
         half.sendall(b"GET /metrics HT")
