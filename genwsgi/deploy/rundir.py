@@ -71,7 +71,8 @@ class RunDirectory(Records):
     ) -> RunDirectory:
         """Make the directory, or take over what a server that is gone has left.
 
-        :param path: ``None`` for a new private folder among the run-time files.
+        :param path: ``None`` for a new private folder among the run-time files, from which those
+            are removed that killed servers have left.
         :param uid: who else it may belong to: the user the workers run as.
         :param serves: the target, for people.
         :raises RunDirectoryError: it belongs to somebody else, is open to others, holds something
@@ -80,6 +81,7 @@ class RunDirectory(Records):
         """
         if path is None:
             base = runtime_folder(uid)
+            _remove_left_over(base, uid)
             try:
                 path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
             except OSError as error:
@@ -211,6 +213,11 @@ class RunDirectory(Records):
         if before is not None:
             os.close(before)
 
+    def _let_go(self) -> None:
+        """Hold nothing any more."""
+        while self._held:
+            os.close(self._held.popitem()[1])
+
     def server(self) -> tuple[int | None, str]:
         """The master's pid and the target of the server that made the directory, gone or not.
 
@@ -243,6 +250,24 @@ class RunDirectory(Records):
             self._clear()
             os.unlink(self.lock)
             os.rmdir(self.path)
+
+
+def _remove_left_over(base: str, uid: int | None) -> None:
+    """Remove the directories without a name that nobody will take over."""
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(base):
+            directory = RunDirectory(os.path.join(base, entry))
+            # One that is just being made has no pid yet.
+            if not entry.startswith(PREFIX) or directory.server()[0] is None:
+                continue
+            try:
+                directory.check(uid)
+                directory._lock("")
+                directory.remove()
+            except RunDirectoryError:
+                pass  # it is in use, or not ours
+            finally:
+                directory._let_go()
 
 
 def runtime_folder(uid: int | None = None) -> str:

@@ -62,6 +62,29 @@ def test_without_a_path_a_temporary_directory_is_made(
     assert os.path.dirname(RunDirectory.create().path) == os.path.join(short, "temporary")
 
 
+def test_nameless_directories_that_were_left_are_removed(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed server has left where nobody will look for it goes; what is in use stays.
+
+    So does what has such a name and is not a server's.
+    """
+    monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+    used, left = RunDirectory.create(), RunDirectory.create()
+    left._let_go()
+    before = len(os.listdir("/proc/self/fd"))
+    others = [os.path.join(short, name) for name in ("genwsgi-new", "genwsgi-more", "other")]
+    for other in others:
+        os.mkdir(other, 0o700)
+    Path(others[0], "lock").touch()
+    for other in others[1:]:
+        Path(other, "lock").write_text("1\n")
+        Path(other, "something").touch()
+    new = RunDirectory.create()
+    assert {entry.path for entry in os.scandir(short)} == {used.path, new.path, *others}
+    assert len(os.listdir("/proc/self/fd")) == before + len(new._held)
+
+
 def test_path_too_long_for_a_socket(short: str) -> None:
     """A path that leaves no room for the socket's name is refused before anything is made."""
     longest = 107 - len("/coordinator.sock")

@@ -401,16 +401,22 @@ def test_the_run_directory_can_not_be_made_again(tmp_path: Path) -> None:
 
 
 @tries("The broker is away")
-def test_the_broker_is_away(tmp_path: Path) -> None:
-    """A server whose broker is not there serves, deploys what is saved, and says what is wrong."""
+@tries("The history can't be written")
+def test_without_broker_and_history(tmp_path: Path) -> None:
+    """A server whose broker is not there serves, deploys what is saved, and says what is wrong.
+
+    So does one that can't write its history down.
+    """
     put(tmp_path / "myapp.py", APPLICATION.format(version="v0", code=""))
-    amqp = ("--amqp=amqp://127.0.0.1:1/", "--amqp-allow-unsigned")
-    with serving(tmp_path, *amqp, target="myapp:app") as server:
-        say(server, "The broker is away", since=0)
-        wait_for_problems(server, "amqp")
+    options = ("--amqp=amqp://127.0.0.1:1/", "--amqp-allow-unsigned", "--state-dir=/proc/nowhere")
+    with serving(tmp_path, *options, target="myapp:app") as server:
+        for what in ("The broker is away", "The history can't be written"):
+            say(server, what, since=0)
+        wait_until(lambda: {*server.problems()} == {"amqp", "history"}, 20, "the status")
         write(server, "next")
         wait_for_answer(server, "next")
         assert said_once(server, "The broker is away", 0)
+        assert said_once(server, "The history can't be written", 0)
 
 
 def fill(server: Server) -> Path:
