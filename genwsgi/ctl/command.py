@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import enum
 import getpass
-import math
 import os
 import socket
 import sys
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from genwsgi.ctl.client import Client
 from genwsgi.ctl.find import Server, choose
-from genwsgi.ctl.render import Screen
+from genwsgi.ctl.render import Screen, clean
 
 
 class Exit(enum.IntEnum):
@@ -49,7 +48,6 @@ class Session:
     server: Server
     client: Client
     screen: Screen
-    as_json: bool
 
     def tell(self, **fields: Any) -> None:
         """Give programs what was learnt, and of which server."""
@@ -104,12 +102,12 @@ def open_session(options: argparse.Namespace) -> Session:
     """
     server = choose(options.run_dir, options.pid)
     client = Client(server, options.timeout, complain)
-    return Session(server, client, Screen(sys.stdout, as_json=options.json), options.json)
+    return Session(server, client, Screen(sys.stdout, as_json=options.json))
 
 
 def complain(text: str) -> None:
     """Write a line to standard error, where neither a pipe nor a program takes it for news."""
-    print(f"genwsgictl: {text}", file=sys.stderr, flush=True)
+    print(f"genwsgictl: {clean(text)}", file=sys.stderr, flush=True)
 
 
 def somebody() -> str:
@@ -123,7 +121,7 @@ def somebody() -> str:
 def seconds(text: str) -> float:
     """Return the time that an option gives, for argparse."""
     value = float(text)
-    if not 0 < value <= 86400 or math.isnan(value):
+    if not 0 < value <= 86400:  # and so NaN, which compares with nothing
         raise argparse.ArgumentTypeError("above 0 and at most 86400 seconds")
     return value
 

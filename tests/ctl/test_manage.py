@@ -50,9 +50,9 @@ def test_it_is_ordered_and_the_answer_shown(
         assert main([*command, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["ok"] is True
     assert played.asked == [asked, asked]
-    with coordinator(directory, lambda request: [Done(False, "it can't be")]):
+    with coordinator(directory, lambda request: [Done(False, "it\x1b can't be")]):
         assert main(command) == 1
-    assert capsys.readouterr().err == "genwsgictl: it can't be\n"
+    assert capsys.readouterr().err == "genwsgictl: it  can't be\n"
 
 
 def test_what_drains_is_shown(directory: RunDirectory, capsys: pytest.CaptureFixture[str]):
