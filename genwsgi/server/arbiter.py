@@ -89,6 +89,7 @@ class GenwsgiArbiter(Arbiter):
         join_error_log()
         if self._announcer is not None:
             self._ear = self.app.handed["ear"] = systemd.Ear()
+            self._announcer.begin()
         self._listen_for_scrapes()
         # gunicorn's own exit status for those who tell it to stop.
         with ending(lambda _signal: 0) as kept:

@@ -72,6 +72,10 @@ class Announcer:
         self._ready = False
         self._word = Word("", "")
 
+    def begin(self) -> None:
+        """The server begins: it looks for what belongs in the scope, which takes a few builds."""
+        self._send("STATUS=building the application, to find what belongs in its scope")
+
     def look(self, serving: int, wanted: int) -> None:
         """``serving`` workers serve now, and ``wanted`` are to."""
         if not self._ready:

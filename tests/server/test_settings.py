@@ -541,9 +541,12 @@ def test_json_lines_are_written_by_whatever_logger_is_given(load: Load) -> None:
     )
     given = load(file=file).logger_class
     assert given.__name__ == "Mine"
-    with_json = load("--log-json", file=file)
-    check(with_json)
-    assert with_json.logger_class.__mro__[1].__name__ == "Mine"
+    for name, cfg in {
+        "Mine": load("--log-json", file=file),
+        "Statsd": load("--log-json --statsd-host localhost:8125"),
+    }.items():
+        check(cfg)
+        assert cfg.logger_class.__mro__[1].__name__ == name
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,12 @@ def test_a_deploy_right_after_another_is_a_reload_of_its_own(systemd, announcer)
 
 def test_nothing_is_reloading_before_it_is_ready(systemd, announcer):
     """During the start only the text is told, and READY=1 comes with the last of it."""
+    announcer.begin()
     announcer.hear(Word("o1", "deploying"))
     announcer.hear(IDLE)
     announcer.look(1, 1)
     assert systemd.heard() == [
+        {"STATUS": "building the application, to find what belongs in its scope"},
         {"STATUS": "deploying"},
         {"STATUS": "release 1"},
         {"READY": "1", "STATUS": "release 1"},
