@@ -393,6 +393,8 @@ class CoordinatorServer:
     def _commits(self, release: protocol.Release) -> None:
         now = time.monotonic()
         self._trials.committed(release, now)
+        if release.trigger == PROBATION:
+            self._look_again("their mend may have been superseded")
         condemning, self._condemning = self._condemning, ""
         if condemning and release.trigger != PROBATION:
             # It waits for the end of this deploy, and would go back from what was not condemned.
@@ -412,10 +414,10 @@ class CoordinatorServer:
         else:
             self._refuse(order, f"{reason}: genwsgictl resume, and order it once more")
 
-    def _look_again(self) -> None:
-        """Automatic orders are taken again: have the newest state deployed, if it is watched."""
+    def _look_again(self, why: str = "automatic deploys go on") -> None:
+        """Have the newest state deployed, if it is watched."""
         if WATCH in self._ask_triggers():
-            self.submit(WATCH, "a look at the files, for automatic deploys go on")
+            self.submit(WATCH, f"a look at the files, for {why}")
 
     def _take_submitted(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -17,6 +17,7 @@ import pytest
 from genwsgi.deploy import answers, peers, upkeep
 from genwsgi.deploy.control import Pause, Status, StatusRequest
 from genwsgi.deploy.framing import MAX_FRAME
+from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.protocol import (
     Abort,
     Commit,
@@ -28,10 +29,12 @@ from genwsgi.deploy.protocol import (
     Leaving,
     OrderOutcome,
     OrderRequest,
+    Outcome,
     Prepare,
     Ready,
     Release,
     Welcome,
+    label,
 )
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
@@ -498,6 +501,60 @@ def test_requests_are_added_up(host: Host) -> None:
         told = GenerationCounts(1, "1-code", Tally(pid))
         host.worker(pid).send(Counts(pid, (told,)))
     wait_until(lambda: server.tallies.of("1-code") == Tally(203), what="both")
+
+
+def failing(pid: int, number: int, release: Release) -> Counts:
+    """A worker tells that all requests of a release have failed."""
+    return Counts(pid, (GenerationCounts(number, label(release), Tally(9, 9)),))
+
+
+def test_release_that_fails_is_left(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """In a probation the coordinator itself orders what was before, from its kept snapshot."""
+    host.start(probation=Probation(60.0, 0.05), keep=1, triggers=lambda: {"watch": {}})
+    worker = host.worker(101)
+    host.write(2)
+    client = host.order("change")
+    bad = prepare(worker)
+    assert commit(worker) == 2
+    assert client.expect(OrderOutcome).outcome == Outcome.COMMITTED
+    worker.send(failing(101, 2, bad))
+    back = prepare(worker)
+    assert (back.back_to, back.trigger) == (1, "probation")
+    assert back.detail.startswith("release 2-")
+    host.write(3)
+    assert commit(worker) == 3
+    assert host.settled().quiet
+    assert "has failed 9 of the 9 requests" in caplog.text
+    # A mend that was under way, and given up for this, is looked for on the disk.
+    assert prepare(worker).trigger == "watch"
+    assert commit(worker) == 4
+
+
+def test_release_that_fails_as_the_next_is_committed(host: Host) -> None:
+    """What is condemned at the very moment in which another takes its place is not gone back from.
+
+    Its mend may be just that.
+    """
+    host.start(probation=Probation(60.0, 0.05), keep=1)
+    worker = host.worker(101)
+    host.write(2)
+    host.order("change")
+    bad = prepare(worker)
+    commit(worker)
+    host.write(3)
+    client = host.order("mend")
+    release = worker.expect(Prepare).release
+    worker.send(failing(101, 2, bad), Ready(release.number, 0.1))
+    assert commit(worker) == 3
+    assert client.expect(OrderOutcome).outcome == Outcome.COMMITTED
+    status = host.settled()
+    assert (status.release.number, status.phase) == (3, "idle")
+    assert status.recent[0].order == "mend"
+    (left,) = [entry for entry in status.recent if entry.trigger == "probation"]
+    assert (left.outcome, left.reason) == (
+        Outcome.FAILED,
+        "release 3 has taken the place of what was condemned",
+    )
 
 
 # -- the master
