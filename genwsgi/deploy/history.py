@@ -135,9 +135,11 @@ class History:
         return None
 
     def _add(self, entry: HistoryEntry) -> None:
-        # What another server of the same application has written meanwhile stays.
-        found = sorted({*self._read(), *self._entries}, key=lambda one: one.time)
-        self._entries = (*found, entry)[-LENGTH:]
+        known = self._entries
+        others = set(self._read()).difference(known)
+        if others:  # another server of the same application has written meanwhile
+            known = tuple(sorted((*known, *others), key=lambda one: one.time))
+        self._entries = (*known, entry)[-LENGTH:]
         if self._path is None:
             return
         try:
