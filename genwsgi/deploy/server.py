@@ -359,9 +359,9 @@ class CoordinatorServer:
 
     def _forget(self, peer: Peer) -> None:
         self._clients.forget(peer)
-        self._answers.inquiries.lost(peer.number)
         if peer.worker:
             self._performer.gone(peer.number)
+        self._answers.inquiries.lost(peer.number)
 
     # -- orders
 

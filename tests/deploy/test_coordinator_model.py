@@ -138,7 +138,15 @@ class Deploys(RuleBasedStateMachine):
             elif agent.pid in self.serving:
                 assert agent.pid in known.values(), f"{agent.pid} serves and was not asked"
         assert known, "nobody was asked"
-        assert (release.number, release.digest) in self.looked_at, "nobody has looked at its scope"
+        looked_at = (release.number, release.digest) in self.looked_at
+        assert looked_at or release.back_to is not None, "nobody has looked at its scope"
+        assert release.digest not in release.aside, "served and set aside"
+        if release.back_to is None:
+            assert not release.aside
+        else:
+            assert (release.back_to, release.digest) in self.history, "back to what never was"
+            left = {*self.recorded.aside, self.recorded.digest} - {release.digest}
+            assert set(release.aside) == left
         self.recorded = release
         self.history.add((release.number, release.digest))
 
@@ -177,14 +185,34 @@ class Deploys(RuleBasedStateMachine):
         digest=st.none() | st.sampled_from(DIGESTS),
         hold=st.sampled_from([0.0, 0.0, 3.0]),
     )
-    def give_an_order(self, trigger, force, digest, hold=0.0):
+    def give_an_order(self, trigger, force, digest, hold=0.0, back_to=0):
         """Somebody orders a deploy, and the source may be read at once."""
         self.order_count += 1
-        order = Order(str(self.order_count), trigger, force, "", hold=hold)
+        order = Order(str(self.order_count), trigger, force, "", hold=hold, back_to=back_to)
         self.open_orders[order.id] = order
         self.perform(self.coordinator.order(order, self.now))
         while self.reads and digest is not None:
             self.read_the_source(digest)
+
+    @rule(index=st.integers(0, 20), found=st.booleans(), peace=st.booleans())
+    def go_back(self, index, found, peace):
+        """A rollback to what was committed once is ordered, and its snapshot may still be there."""
+        number, digest = sorted(self.history)[index % len(self.history)]
+        self.give_an_order("rollback", False, digest if found else None, back_to=number)
+        if peace:
+            self.look_who_serves()
+            self.carry_on(range(MOST_WORKERS), 2)
+
+    @precondition(lambda self: self.recorded.aside)
+    @rule(index=st.integers(0, 3))
+    def touch_what_is_set_aside(self, index):
+        """The watch sees what was rolled back from once more, and must leave it alone."""
+        busy = bool(self.open_orders)
+        before, aside = self.recorded, self.recorded.aside
+        self.give_an_order("watch", False, aside[index % len(aside)])
+        if not busy:
+            assert self.recorded == before
+            assert not self.open_orders
 
     @precondition(lambda self: self.open_orders)
     @rule(index=st.integers(0, 1))
@@ -215,8 +243,12 @@ class Deploys(RuleBasedStateMachine):
     @precondition(lambda self: self.reads)
     @rule(digest=st.sampled_from(DIGESTS))
     def read_the_source(self, digest):
-        """A snapshot that was asked for is taken."""
+        """A snapshot that was asked for is taken, or found, where an order wants it again."""
         self.reads -= 1
+        running = self.coordinator.statistics().running
+        order = self.open_orders.get(running)
+        if order is not None and order.back_to:
+            digest = dict(self.history)[order.back_to]
         self.perform(self.coordinator.snapshot_taken(digest, self.now, 0.0))
 
     @precondition(lambda self: self.reads)

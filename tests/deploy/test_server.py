@@ -96,6 +96,8 @@ class Host:
         self.error: RuntimeError | None = None
         self._thread: threading.Thread | None = None
         self._connections: list[Connection] = []
+        #: The clients that tests keep.
+        self.trail: list[Connection] = []
 
     def write(self, version: object) -> None:
         """Edit the source."""

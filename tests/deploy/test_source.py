@@ -147,6 +147,23 @@ def test_growth_for_one_snapshot(source: Source, tree: Path, tmp_path: Path) -> 
 # -- folders of orders
 
 
+def test_what_was_rolled_back_from_is_read_as_before(
+    source: Source, tree: Path, tmp_path: Path
+) -> None:
+    """A new process that goes on after a rollback reads the files with the scope they had: so they
+    are recognised as what was set aside.  What is not kept any more is passed over.
+    """
+    write(tmp_path / "site", {"kit.py": "import shop\n"})
+    rules = replace(source.rules, path=(str(tree), str(tmp_path / "site")))
+    source.rules = rules
+    first = source.take()
+    bad = source.take(first, [Addition("kit", "imports shop")])
+    assert bad != first
+    again = Source(rules, source.store)
+    again.resume(Release(3, first, "rollback", "", 0.0, aside=("gone", bad), back_to=1))
+    assert again.take(first) == bad
+
+
 @pytest.fixture
 def newer(tmp_path: Path) -> Path:
     """A folder that holds one package of the application, in a newer version."""
