@@ -81,7 +81,7 @@ def latency(data: dict[str, Any], folder: Path) -> None:
             axes.set_xticks(shares, [f"{100 - 100 / share:g} %" for share in shares])
             axes.set_xlabel(f"share of requests that took no longer ({name})")
             axes.set_ylabel("ms")
-            axes.legend()
+            axes.legend(loc="upper left")
 
 
 def freshness(data: dict[str, Any], folder: Path) -> None:

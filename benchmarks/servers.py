@@ -23,6 +23,9 @@ from tests.process import harness
 #: Threads of each worker, and how long an idle connection is kept, in seconds: alike for all.
 THREADS, KEEP = 4, 600
 
+#: How many connections a worker may have; more than any case opens.
+CONNECTIONS = 6000
+
 #: How long a start, and a deploy, may take, in seconds.
 PATIENCE = 120.0
 
@@ -213,8 +216,8 @@ def _gunicorn(kind: str) -> Callable[[int, int], list[str]]:
     def command(port: int, workers: int) -> list[str]:
         return [
             *(sys.executable, "-m", "gunicorn", f"--worker-class={kind}", f"--threads={THREADS}"),
-            *(f"--workers={workers}", f"--keep-alive={KEEP}", "--worker-connections=6000"),
-            f"--bind=127.0.0.1:{port}",
+            *(f"--workers={workers}", f"--keep-alive={KEEP}", f"--bind=127.0.0.1:{port}"),
+            f"--worker-connections={CONNECTIONS}",
         ]
 
     return command
@@ -277,25 +280,27 @@ def serving(
     subject: Subject,
     *arguments: str,
     workers: int = 2,
-    env: dict[str, str] | None = None,
 ) -> Iterator[Running]:
     """Serve ``subject`` from ``root`` until the block ends.
 
     :param arguments: further options, for genwsgi alone.
-    :param env: further variables, for genwsgi alone.
     """
     subject.lay(root)
     if kind.ours is not None:
-        options = (*kind.ours, f"--threads={THREADS}", f"--keep-alive={KEEP}")
-        connections = "--worker-connections=6000"
-        with harness.serving(
+        server = harness.Server(
             root,
-            *(*options, connections, *arguments),
-            workers=workers,
-            target=subject.target,
-            env=env,
-        ) as server:
-            yield Ours(server, subject)
+            *kind.ours,
+            f"--workers={workers}",
+            f"--threads={THREADS}",
+            f"--keep-alive={KEEP}",
+            f"--worker-connections={CONNECTIONS}",
+            *arguments,
+            subject.target,
+        )
+        try:
+            yield Ours(server.wait_ready(workers, PATIENCE), subject)
+        finally:
+            server.close()
         return
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

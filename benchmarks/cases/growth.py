@@ -23,6 +23,9 @@ RATE = 100.0
 
 DEPLOYS = 3
 
+#: How long a build may take, in seconds; by default that is less than many modules may need.
+LONG = 120
+
 
 def processor_time(pid: int) -> float:
     """Return the seconds that all threads of a process have had a processor for."""
@@ -44,7 +47,8 @@ def measure(plan: Plan, data: dict[str, Any]) -> None:
 def _measure(plan: Plan, modules: int, workers: int) -> dict[str, Any]:
     subject = generated(modules)
     coordinator = []
-    with serving(KINDS["genwsgi gthread"], plan.room(), subject, workers=workers) as running:
+    kind = KINDS["genwsgi gthread"]
+    with serving(kind, plan.room(), subject, f"--build-timeout={LONG}", workers=workers) as running:
         assert isinstance(running, Ours)
         with visiting(running.port, "/", RATE, 8) as quiet:
             pause(plan.seconds)
