@@ -18,7 +18,8 @@ log = logging.getLogger("genwsgi")
 
 T = TypeVar("T")
 
-#: After each module of a background build the builder lets requests run for this long, in seconds.
+#: After each module of a background build the builder lets requests run for this long, in seconds,
+#: if there are any.
 PAUSE = 0.001
 
 
@@ -38,6 +39,9 @@ class Builds(Protocol):
         run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread."""
+
+    def busy(self) -> bool:
+        """Whether anybody is served at the moment."""
 
     def discard(self, generation: Generation) -> None:
         """Drop a ready generation that will not be swapped in."""
@@ -175,4 +179,5 @@ class BackgroundBuild:
         self.progress = ("verifying" if checks else "building", done, total)
         if self._abandoned:
             raise BuildAbandoned
-        time.sleep(PAUSE)
+        # Where nobody is served it is enough that somebody may begin to be.
+        time.sleep(PAUSE if self._live.busy() else 0)

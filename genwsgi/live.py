@@ -89,7 +89,7 @@ class LiveApplication:
         #: How long generations drained, for whoever asks next; of very many the latest.
         self._drained: deque[float] = deque(maxlen=DRAINED if counting else 0)
         self._janitor = Janitor(
-            self._busy, self._draining, self._has_worked, kept, on_drained=self._drained.append
+            self._leases, self._draining, self._has_worked, kept, on_drained=self._drained.append
         )
         self._started = False
         self.counting = counting
@@ -342,7 +342,11 @@ class LiveApplication:
         finally:
             self._switch.end(lease)
 
-    def _busy(self) -> int:
+    def busy(self) -> bool:
+        """Whether a request is under way, or a response still owed.  Any thread may ask."""
+        return bool(self._leases())
+
+    def _leases(self) -> int:
         return sum(self._switch.statistics().leases.values())
 
     def _draining(self) -> bool:

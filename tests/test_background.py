@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from genwsgi.background import BackgroundBuild
+from genwsgi.background import PAUSE, BackgroundBuild
 from genwsgi.build import tear_down
 from genwsgi.errors import BuildError
 from genwsgi.generations.lifecycle import State
@@ -140,6 +141,31 @@ def test_abandoned_before_it_runs_code(site: Site, monkeypatch: pytest.MonkeyPat
     assert ran == []
     site.store.sweep([])
     assert os.listdir(os.path.join(site.store.path, "snapshots")) == []
+
+
+def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each module a build pauses while somebody is served, and else only gives way."""
+    pauses: list[float] = []
+    sleep = time.sleep
+
+    def slept(seconds: float) -> None:
+        if threading.current_thread().name.startswith("genwsgi-build"):
+            pauses.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", slept)
+    site.write(shop="import shop.a\n", shop__a="")
+    site.serve()
+    for pause in (0, PAUSE):
+        pauses.clear()
+        body = site.request() if pause else None
+        build, done = background(site)
+        assert done.wait(10)
+        assert pauses[:2] == [pause, pause]
+        assert build.generation is not None
+        site.live.discard(build.generation)
+        if body is not None:
+            body.close()
 
 
 def test_build_that_breaks_down_is_told(

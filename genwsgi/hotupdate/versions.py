@@ -183,6 +183,10 @@ class Versions:
         failure.__context__ = failure.__cause__ = None
         raise failure
 
+    def busy(self) -> bool:
+        """A program is always at work."""
+        return True
+
     def discard(self, generation: Generation) -> None:
         """Drop a ready version that will not go live."""
         tear_down(generation, Event.DISCARDED)

@@ -42,7 +42,7 @@ DEPTH = 8
 #: What one package may cost.
 OBJECTS = 100_000
 
-#: After so many objects others get the processor, for :data:`PAUSE` seconds.
+#: After so many objects of a kind others get the processor, for :data:`PAUSE` seconds.
 SLICE = 1000
 PAUSE = 0.0005
 
@@ -55,8 +55,8 @@ _LEAVES = frozenset(
         *(Context, ContextVar, Token, Generation, ModuleTable),
     }
 )
-#: What a root is called, part by part, and its object.
-_Root = tuple[tuple[str, ...], Any]
+#: A module or a class in it, part by part, and what it has.
+_Place = tuple[tuple[str, ...], dict[str, Any]]
 
 #: Attributes of classes that are for type checkers, or made by the interpreter.
 _TYPING = frozenset(
@@ -82,11 +82,16 @@ def audit(
     :param tables: of the living generations.
     """
     look = _Look(tables)
+    places = {name: list(_places(modules)) for name, modules in sorted(packages.items())}
+    together = [obj for found in places.values() for _, names in found for obj in names.values()]
+    # Nearly always nothing of them holds anything, and one search is enough to know that.
+    if look.search(together, OBJECTS * len(places)) is None:
+        return {}
     found = {}
-    for name, modules in sorted(packages.items()):
-        held = look.into(_roots(modules))
+    for name, there in places.items():
+        held = look.nearest(there)
         if held is not None:
-            found[name] = f"holds {called(held[1])} ({'.'.join(held[0])})"
+            found[name] = held
     return found
 
 
@@ -104,22 +109,20 @@ def called(obj: Any) -> str:
     return f"{names.get('__module__')}.{vars(type)['__qualname__'].__get__(obj)}"
 
 
-def _roots(modules: Iterable[str]) -> Iterator[_Root]:
+def _places(modules: Iterable[str]) -> Iterator[_Place]:
     """Yield what the modules have in their globals, and what their classes have."""
     for module in modules:
-        for name, value in dict(names_of(real.get(module)) or {}).items():
-            kind = type(value)
-            if kind in _LEAVES or (kind is FunctionType and _is_plain(value)) or name[:2] == "__":
-                continue
-            yield (module, name), value
-            attributes = names_of(value) if issubclass(kind, type) else None
-            if attributes is not None and attributes.get("__module__") == module:
-                for attribute, inner in dict(attributes).items():
-                    kind = type(inner)
-                    if kind in _LEAVES or (kind is FunctionType and _is_plain(inner)):
-                        continue
-                    if attribute not in _TYPING:
-                        yield (module, name, attribute), inner
+        names = dict(names_of(real.get(module)) or {})
+        yield (module,), {name: value for name, value in names.items() if name[:2] != "__"}
+        classes = {kind for kind in map(type, names.values()) if issubclass(kind, type)}
+        for name, value in names.items():
+            if type(value) in classes and name[:2] != "__":
+                own = names_of(value)
+                if own is not None and own.get("__module__") == module:
+                    yield (
+                        (module, name),
+                        {at: inner for at, inner in dict(own).items() if at not in _TYPING},
+                    )
 
 
 class _Look:
@@ -130,40 +133,86 @@ class _Look:
         self._builtins = {id(builtins) for builtins, _ in self._living}
         self._classes: dict[type, bool] = {}
 
-    def into(self, roots: Iterable[_Root]) -> _Root | None:
-        """Return what the roots lead to that belongs to a generation, and from which root."""
-        seen: set[int] = set()
-        level = list(roots)
-        count = 0
-        for _ in range(DEPTH):
-            following: list[_Root] = []
-            for root, obj in level:
-                kind = type(obj)
-                if kind in _LEAVES or id(obj) in seen:
-                    continue
-                seen.add(id(obj))
-                count += 1
-                if count % SLICE == 0:
-                    time.sleep(PAUSE)
-                if self._belongs(obj, kind):
-                    return root, obj
-                following += [(root, inner) for inner in _inside(obj, kind)]
-            if not following or count > OBJECTS:
-                break
-            level = following
+    def nearest(self, places: list[_Place]) -> str | None:
+        """Return in words what of a generation the places lead to in the fewest steps, if any."""
+        every = [obj for _, names in places for obj in names.values()]
+        for depth in range(1, DEPTH + 1):
+            if self.search(every, OBJECTS, depth) is None:
+                continue
+            for path, names in places:
+                for name, obj in names.items():
+                    held = self.search([obj], OBJECTS, depth)
+                    if held is not None:
+                        return f"holds {called(held)} ({'.'.join((*path, name))})"
         return None
 
-    def _belongs(self, obj: Any, kind: type) -> bool:
+    def search(self, level: list[Any], most: int, depth: int = DEPTH) -> Any:
+        """Return something that belongs to a generation and that the objects lead to, or ``None``.
+
+        Level by level, and of each level kind by kind: there are many objects and few kinds.
+
+        :param most: how many objects to look at, about.
+        :param depth: how many levels to look at.
+        """
+        seen: set[int] = set()
+        kept = []
+        for _ in range(depth):
+            fresh = dict(zip(map(id, level), level, strict=True))
+            for known in fresh.keys() & seen:
+                del fresh[known]
+            if not fresh or len(seen) > most:
+                break
+            seen |= fresh.keys()
+            # Nothing may take the place of what has been seen.
+            kept.append(fresh)
+            kinds: dict[type, list[Any]] = {}
+            for obj in fresh.values():
+                kinds.setdefault(type(obj), []).append(obj)
+            level = []
+            for kind in kinds.keys() - _LEAVES:
+                for start in range(0, len(kinds[kind]), SLICE):
+                    if start:
+                        time.sleep(PAUSE)
+                    found = self._through(kind, kinds[kind][start : start + SLICE], level)
+                    if found is not None:
+                        return found
+        return None
+
+    def _through(self, kind: type, objects: list[Any], level: list[Any]) -> Any:
+        """Return one of the objects, which are of one kind, that belongs to a generation.
+
+        Add to ``level`` what they hold by themselves: nothing that they have from class or module.
+        """
         if kind is FunctionType:
-            return id(obj.__builtins__) in self._builtins
-        if kind is dict:
-            return id(obj.get("__builtins__")) in self._builtins
+            for function in objects:
+                if id(function.__builtins__) in self._builtins:
+                    return function
+                if not _is_plain(function):
+                    level += _held_by(function)
+            return None
         if issubclass(kind, type):
-            known = self._classes.get(obj)
-            if known is None:
-                known = self._classes[obj] = not _is_global(obj) and self._any(obj)
-            return known
-        return issubclass(kind, ModuleType | MethodType) and self._any(obj)
+            return next(filter(self._is_theirs, objects), None)
+        if issubclass(kind, ModuleType | MethodType):
+            found = next(filter(self._any, objects), None)
+            if found is not None or issubclass(kind, ModuleType):
+                return found
+        if kind is dict:
+            for names in objects:
+                if id(names.get("__builtins__")) in self._builtins:
+                    return names
+            objects = [names for names in objects if "__builtins__" not in names]
+        # The collector knows nothing of instances that have but slots, or nothing at all.
+        level.append(kind)
+        level += gc.get_referents(*objects)
+        if issubclass(kind, weakref.ref):
+            level += [held for held in map(_target, objects) if type(held) is FunctionType]
+        return None
+
+    def _is_theirs(self, cls: type) -> bool:
+        known = self._classes.get(cls)
+        if known is None:
+            known = self._classes[cls] = not _is_global(cls) and self._any(cls)
+        return known
 
     def _any(self, obj: Any) -> bool:
         return any(belongs(obj, builtins, modules) for builtins, modules in self._living)
@@ -190,22 +239,11 @@ def _is_plain(function: Any) -> bool:
     )
 
 
-def _inside(obj: Any, kind: type) -> Collection[Any]:
-    """Return what ``obj`` holds by itself: nothing that it has from its class or module."""
-    if kind is FunctionType:
-        held = [*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()]
-        if obj.__closure__:
-            # A wrapper; others are not asked for their attributes, because that would make a dict
-            # for each of them.
-            held += [*obj.__closure__, *obj.__dict__.values()]
-        return held
-    if issubclass(kind, (type, ModuleType)) or (kind is dict and "__builtins__" in obj):
-        return ()
-    found = gc.get_referents(obj)
-    # The collector knows nothing of instances that have but slots, or nothing at all.
-    found.append(kind)
-    if issubclass(kind, weakref.ref):
-        target = _target(obj)
-        if type(target) is FunctionType:
-            found.append(target)
-    return found
+def _held_by(function: Any) -> list[Any]:
+    """Return what a function holds."""
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    if function.__closure__:
+        # A wrapper; others are not asked for their attributes, because that would make a dict for
+        # each of them.
+        held += [*function.__closure__, *function.__dict__.values()]
+    return held

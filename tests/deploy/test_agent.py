@@ -127,6 +127,10 @@ class FakeLive:
         """Note it."""
         self.parked = None
 
+    def busy(self) -> bool:
+        """Nobody is served here."""
+        return False
+
     def discard(self, generation: FakeGeneration) -> None:
         """Note it."""
         self.discarded.append(generation.release)

@@ -17,7 +17,7 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from types import FunctionType, ModuleType
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from genwsgi.generations.generation import Generation
@@ -28,7 +28,9 @@ from genwsgi.isolation.holders import belongs
 
 #: What is in a module or class under each of its names.
 _Names = dict[str, Any]
-_names_of_class: Callable[[type], Mapping[str, Any]] = vars(type)["__dict__"].__get__
+_names_of_class: Callable[[type], MappingProxyType[str, Any]] = vars(type)["__dict__"].__get__
+#: The interpreter's own table: no generation has modules of the standard library.
+_real: dict[str, ModuleType] = sys.modules
 #: Top-level modules that are looked at.
 _STANDARD = sys.stdlib_module_names - {"builtins", "this", "antigravity"}
 
@@ -147,8 +149,9 @@ class Overrides(Record):
         book = self.book()
         if book is None or not book.building:
             return
-        for name in sys.modules.keys() - self._modules:
-            self._modules.add(name)
+        new = _real.keys() - self._modules
+        self._modules |= new
+        for name in new:
             if name.partition(".")[0] in _STANDARD:
                 self._look_at(name)
 
@@ -159,7 +162,9 @@ class Overrides(Record):
         if book is None or generation is None:
             return
         for owner, before in self._before.items():
-            for name, now in dict(_names(owner)).items():
+            if _same(_names(owner), before):
+                continue
+            for name, now in _names(owner).copy().items():
                 then = before.get(name, MISSING)
                 if now is then:
                     continue
@@ -191,17 +196,18 @@ class Overrides(Record):
         return counted({"replaced function": len(self._made) + len(self._taken)})
 
     def _look_at(self, name: str) -> None:
-        module = sys.modules.get(name)
+        module = _real.get(name)
         if type(module) is not ModuleType:
             return
-        names = self._before[module] = dict(vars(module))
+        names = self._before[module] = vars(module).copy()
+        classes = {kind for kind in map(type, names.values()) if issubclass(kind, type)}
         for value in names.values():
-            if isinstance(value, type):
+            if type(value) in classes:
                 own = _names_of_class(value)
-                module_of = str(own.get("__module__"))
+                module_of = own.get("__module__")
                 # gevent puts classes of its own into the modules that it patches.
-                if module_of == name or module_of.startswith("gevent."):
-                    self._before[value] = dict(own)
+                if module_of == name or str(module_of).startswith("gevent."):
+                    self._before[value] = own.copy()
 
     def _claim(self, book: Book, owner: Any, name: str, now: Any, then: Any) -> None:
         known = _stand_ins.get(then) if type(then) is FunctionType else None
@@ -217,8 +223,19 @@ class Overrides(Record):
         self._made.append(override)
 
 
-def _names(owner: Any) -> Mapping[str, Any]:
+def _names(owner: Any) -> MappingProxyType[str, Any] | _Names:
     return vars(owner) if type(owner) is ModuleType else _names_of_class(owner)
+
+
+def _same(names: Mapping[str, Any], before: _Names) -> bool:
+    """Whether nothing has changed, as is nearly always so; a build compares some 25,000 names.
+
+    Lists do it fastest, and ask only objects that are not the very same whether they are equal.
+    """
+    try:
+        return list(names) == list(before) and list(names.values()) == list(before.values())
+    except Exception:  # noqa: BLE001 -- then they are not
+        return False
 
 
 def _inherited(owner: Any, name: str) -> Any:
