@@ -18,10 +18,14 @@ from gunicorn.sock import BaseSocket
 from gunicorn.workers.sync import SyncWorker
 
 from genwsgi.deploy.descriptors import has_spare
+from genwsgi.deploy.problems import NO_DESCRIPTORS
 
-#: How many descriptors are left to the requests under way before a connection is accepted.  To find
-#: that out takes some microseconds for each connection.
+#: How many descriptors are left to the requests under way before a connection is accepted.
 SPARE = 8
+
+#: Where there are as many beside these, as many connections are accepted without a further look,
+#: which takes some microseconds.
+BURST = 8
 
 #: How long a worker waits before it looks again at connections that it can't accept, in seconds.
 #: Short: the thread that waits also finds requests on the connections that there are.
@@ -61,14 +65,24 @@ def _close(listeners: list[BaseSocket]) -> None:
 
 
 class _Accept:
-    """``accept`` of one listening socket."""
+    """``accept`` of one listening socket.  One thread at a time."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        # How many more to accept before the descriptors are looked at again.
+        self._credit = 0
 
     def __call__(self) -> tuple[socket.socket, Any]:
-        if has_spare(SPARE):
-            return self._listener.accept()
+        if not self._credit:
+            self._credit = BURST if has_spare(SPARE + BURST) else int(has_spare(SPARE))
+        if self._credit:
+            self._credit -= 1
+            try:
+                return self._listener.accept()
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTORS:
+                    raise
+                self._credit = 0  # somebody else has taken them meanwhile
         time.sleep(PAUSE)
         # As if somebody else had taken it, which workers are used to.
         raise BlockingIOError(errno.EAGAIN, "no file descriptors left")

@@ -209,6 +209,11 @@ class WatchTrigger:
         self._check_at = time.monotonic() + CHECK
         traces = tuple(trace(path) for path in (*self._roots, *self._extra))
         watches = self._watches
+        if watches is not None and not watches.alive:
+            self._log.error("the file watch: its observer has ended; another one begins")
+            watches.close(CLOSE)
+            watches = self._watches = None
+            self._reader.stale.add(os.sep)
         if self._reader.stale or traces != self._plan.roots or watches is None or watches.broken():
             self._replan()
         if self._limit is not None and time.monotonic() >= self._again_at:

@@ -138,6 +138,11 @@ class Watches:
             self._observer.unschedule(self._held.pop(key).watch)
         self._schedule(keys)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that hands events on still runs: it ends over an error in watchdog."""
+        return self._observer.is_alive()
+
     def broken(self) -> bool:
         """Whether a watch ended by itself, or its directory is no longer the same."""
         return bool(self._ended())

@@ -318,11 +318,12 @@ def test_a_worker_runs_out_of_descriptors(host: Server, since: int) -> None:
     with undisturbed(host):
         pid = host.workers()[0]
         highest = max(int(entry) for entry in os.listdir(f"/proc/{pid}/fd"))
-        with limited(pid, resource.RLIMIT_NOFILE, highest + 10):
-            say(host, what, since=since, last=1)
-            wait_for_problems(host, "descriptors")
+        with limited(pid, resource.RLIMIT_NOFILE, highest + 20):
             with load(host.port, clients=40) as tally:
-                wait_until(lambda: tally.ok > 400, 30, "answers")
+                say(host, what, since=since, last=1)
+                wait_for_problems(host, "descriptors")
+                goal = tally.ok + 400
+                wait_until(lambda: tally.ok > goal, 30, "answers")
             assert not tally.offences
         say(host, what, since=since)
     assert said_once(host, what, since)

@@ -56,6 +56,21 @@ def test_without_spare_descriptors_a_connection_waits(listener: Listener) -> Non
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_descriptors_that_somebody_else_took(listener: Listener) -> None:
+    """Between two looks the last descriptor may go: that is a wait as well, and no end."""
+    worker = patient(Worker)(listener)
+    with socket.create_connection(listener.getsockname()):
+        worker.run()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        listener.accept()[0].close()
+
+
 def test_a_connection_is_taken_as_ever(listener: Listener) -> None:
     """With descriptors left nothing is different, nor is the name of the class."""
     kind = patient(Worker)

@@ -581,6 +581,19 @@ def test_polling_goes_on_as_long_as_the_limit_stands(watch, orders, place, monke
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
 
 
+def test_an_observer_that_ended_is_replaced(watch, orders, place, monkeypatch, caplog):
+    """When nobody hands events on any more that is told, and what was missed meanwhile counts."""
+    monkeypatch.setattr(module, "CHECK", 0.02)
+    trigger = watch(place.root)
+    ended = trigger._watches._observer
+    ended.stop()
+    ended.join(10)
+    place.replace(place.module, "a = 2\n")
+    assert orders.take().paths == (str(place.root),)
+    assert "its observer has ended; another one begins" in caplog.text
+    place.nothing_but_the_sentinel(orders)
+
+
 def test_an_error_of_the_file_system_is_logged_and_tried_again(
     watch, orders, place, monkeypatch, caplog
 ):
