@@ -52,9 +52,7 @@ def checks() -> list[Job]:
 class Plan:
     """All tests on one CPython, and those of isolation on the others.
 
-    Each file in a process of its own, so that no test meets what another file's has loaded; and
-    because the collector of CPython 3.12.1 has ended in an endless loop over a free list of its
-    ``_asyncio`` when very many tests of isolation came together in one process.
+    Each file in a process of its own, so that no test meets what another file's has loaded.
 
     :param results: the folder where pytest writes its results as JUnit XML: a folder for each
         version, with a file for each job.

@@ -43,6 +43,7 @@ def visit(browser: Browser) -> str:
     return page.version
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 def test_django(tmp_path: Path, worker_class: str) -> None:
     """Pages, forms, the API and a session go on across deploys, on one version each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import importlib
 import itertools
 import sys
@@ -32,6 +33,16 @@ def reset() -> None:
     hotupdate.close()
     hotupdate._updater.close()
     hotupdate._updater = Updater(Versions())
+
+
+def compile_tests() -> None:
+    """Bring the bytecode of the tests' modules, which are part of the program, up to date.
+
+    Where none may be written, that of an older source stays, and is taken for a sign of a change.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tests.") and module.__file__:
+            compileall.compile_file(module.__file__, quiet=2)
 
 
 class Program:
@@ -76,6 +87,7 @@ class Program:
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
     """A program with a package of two modules that agree, one of which takes out of the other."""
     before = {name: value for name, value in process().items() if name not in PROCESS}
+    compile_tests()
     made = Program(tmp_path)
     monkeypatch.syspath_prepend(str(made.root))
     made.write(

@@ -133,7 +133,7 @@ class Server:
         assert match is not None
         return match
 
-    def wait_ready(self, workers: int = 1, timeout: float = 30.0) -> Server:
+    def wait_ready(self, workers: int = 1, timeout: float = 90.0) -> Server:
         """Wait until it listens, ``workers`` workers serve and the coordinator is at work."""
         match = self.wait_for_log(r"Listening at: https?://127\.0\.0\.1:(\d+)", timeout)
         self.port = int(match[1])
