@@ -13,45 +13,36 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from genwsgi.deploy import control, framing, protocol
-from genwsgi.deploy.actions import Order
-from genwsgi.deploy.answers import Answers, in_words
+from genwsgi.deploy.answers import Answers
 from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
-from genwsgi.deploy.desk import Desk, Submission, new_id
+from genwsgi.deploy.desk import Desk
 from genwsgi.deploy.figures import Collection, Figures
 from genwsgi.deploy.history import History
+from genwsgi.deploy.intake import SIGHUP, Intake
 from genwsgi.deploy.kept import KeptReleases
 from genwsgi.deploy.orders import WATCH
 from genwsgi.deploy.peers import Peer, Peers
 from genwsgi.deploy.performing import Performer
 from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.problems import ProblemBook
-from genwsgi.deploy.protocol import OrderOutcome, Outcome, Step
+from genwsgi.deploy.protocol import Step
 from genwsgi.deploy.questions import Questions
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Source
 from genwsgi.deploy.standing import Word, in_brief
-from genwsgi.deploy.trials import PROBATION, Trials
+from genwsgi.deploy.trials import Trials
 from genwsgi.deploy.upkeep import Upkeep
-from genwsgi.errors import OrderError
-
-#: How often an order is taken up again after the coordinator died over it.
-ATTEMPTS = 2
 
 #: What the master writes into the coordinator's pipe when it got a SIGHUP.
 HANG_UP = b"H"
 
 #: And when it can't start workers, again and again, and when it can again.
 WORKERS_LACK, WORKERS_START = b"w", b"W"
-
-#: The triggers of orders that are given here; what is given by others can be paused.
-SIGHUP = "SIGHUP"
-ROLLBACK = "rollback"
 
 
 class CoordinatorServer:
@@ -95,7 +86,6 @@ class CoordinatorServer:
         self._log = log
         self._master = master
         self._triggers = triggers
-        self._trusted = trusted
         self._announce = announce
         self._announced: Word | None = None
         self._collection = Collection()
@@ -117,8 +107,13 @@ class CoordinatorServer:
         self._clients = Clients(self._peers)
         self._kept = KeptReleases([*directory.releases(), self._decision.release], keep)
         self._history = History(state, self._problems, log)
-        self._trials = Trials(probation, self.tallies, self._decision.release, self._condemn, log)
-        self._condemning = ""
+        self._trials = Trials(
+            probation,
+            self.tallies,
+            self._decision.release,
+            lambda release, reason: self._intake.condemn(release, reason),
+            log,
+        )
         self._performer = Performer(
             directory,
             source,
@@ -136,6 +131,18 @@ class CoordinatorServer:
             announce=self._say,
             committed=self._commits,
         )
+        self._intake = Intake(
+            directory,
+            self._decision,
+            self._performer,
+            clients=self._clients,
+            desk=self._desk,
+            kept=self._kept,
+            history=self._history,
+            log=log,
+            watched=lambda: WATCH in self._ask_triggers(),
+            trusted=trusted,
+        )
         self._answers = Answers(
             self._decision,
             self._peers,
@@ -146,7 +153,7 @@ class CoordinatorServer:
             problems=self._problems,
             log=log,
             triggers=self._ask_triggers,
-            resumed=self._look_again,
+            resumed=self._intake.look_again,
         )
         self._stopped = False
 
@@ -187,7 +194,7 @@ class CoordinatorServer:
             self._selector.register(self._master, selectors.EVENT_READ, self._hear_master)
         try:
             self._history.begin(self._decision.release)
-            self._resume_orders()
+            self._intake.resume()
             while not self._stopped:
                 for key, events in self._selector.select(self._patience()):
                     if isinstance(key.data, Peer):
@@ -308,7 +315,7 @@ class CoordinatorServer:
             self._hear_worker(peer, message)
             self._answers.inquiries.hear(peer.number, message)
         elif isinstance(message, protocol.OrderRequest | protocol.RollbackRequest):
-            self._hear_order(peer, message)
+            self._intake.ask(peer, message)
         elif isinstance(message, control.Question):
             self._answers.answer(peer, message)
         else:
@@ -343,20 +350,6 @@ class CoordinatorServer:
         elif isinstance(message, protocol.Leaving):
             performer.perform(decision.leaving(worker, now))
 
-    def _hear_order(
-        self, peer: Peer, request: protocol.OrderRequest | protocol.RollbackRequest
-    ) -> None:
-        self._clients.wait(peer, request.id, follow=request.follow)
-        if request.id in self._performer.journal:
-            return  # it asks again, after a connection broke
-        ended = self._desk.outcome(request.id) or self._history.outcome(request.id)
-        if ended is not None:
-            self._clients.ended(ended)
-        elif isinstance(request, protocol.RollbackRequest):
-            self._go_back(request.id, ROLLBACK, request.detail, request.release)
-        else:
-            self._deploy(request)
-
     def _forget(self, peer: Peer) -> None:
         self._clients.forget(peer)
         if peer.worker:
@@ -365,82 +358,16 @@ class CoordinatorServer:
 
     # -- orders
 
-    def _deploy(self, request: protocol.OrderRequest) -> None:
-        order = Order(request.id, request.trigger, request.force, request.detail)
-        try:
-            path = self._trusted(request.path) if request.path else ""
-        except OrderError as error:
-            self._refuse(order, str(error))
-        else:
-            self._performer.order(replace(order, path=path, modules=request.modules))
-
-    def _go_back(self, name: str, trigger: str, detail: str, release: int | None) -> None:
-        """Order that the code of ``release`` is served again; None: of the one before."""
-        order = Order(name, trigger, False, detail)
-        try:
-            # Now, for what is the one before may be another when the order is served.
-            number = self._kept.find(release).number
-        except OrderError as error:
-            self._refuse(order, str(error))
-        else:
-            self._performer.order(replace(order, back_to=number))
-
-    def _condemn(self, release: int | None, reason: str) -> None:
-        """The committed release is not to be kept: go back to ``release``; None: the one before."""
-        self._condemning = new_id()
-        self._go_back(self._condemning, PROBATION, reason, release)
-
     def _commits(self, release: protocol.Release) -> None:
-        now = time.monotonic()
-        self._trials.committed(release, now)
-        if release.trigger == PROBATION:
-            self._look_again("their mend may have been superseded")
-        condemning, self._condemning = self._condemning, ""
-        if condemning and release.trigger != PROBATION:
-            # It waits for the end of this deploy, and would go back from what was not condemned.
-            reason = f"release {release.number} has taken the place of what was condemned"
-            self._performer.perform(self._decision.withdraw(condemning, reason, now))
-
-    def _refuse(self, order: Order, reason: str) -> None:
-        outcome = OrderOutcome(order.id, Outcome.REFUSED, None, reason, "", 0.0)
-        self._performer.report(order, outcome)
-
-    def _pass_over(self, order: Order, reason: str) -> None:
-        """Don't obey an automatic order.  What the watch has seen, it will see again."""
-        if order.trigger == WATCH:
-            self._log.info("order %s by %s: refused: %s", order.id, order.trigger, reason)
-            refused = OrderOutcome(order.id, Outcome.REFUSED, None, reason, "", 0.0)
-            self._desk.ended(refused, self._decision.release)
-        else:
-            self._refuse(order, f"{reason}: genwsgictl resume, and order it once more")
-
-    def _look_again(self, why: str = "automatic deploys go on") -> None:
-        """Have the newest state deployed, if it is watched."""
-        if WATCH in self._ask_triggers():
-            self.submit(WATCH, f"a look at the files, for {why}")
+        self._trials.committed(release, time.monotonic())
+        self._intake.committed(release)
 
     def _take_submitted(self, wake: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             wake.recv(4096)
         self._questions.answer()
         for submission in self._desk.submissions():
-            self._take(submission)
-
-    def _take(self, submission: Submission) -> None:
-        order = submission.order
-        if submission.withdraw:
-            now = time.monotonic()
-            self._performer.perform(self._decision.withdraw(order.id, order.detail, now))
-        elif order.id in self._performer.journal:
-            if not order.hold:
-                self._log.info("order %s: the word has come", order.id)
-                self._performer.perform(self._decision.word(order.id, time.monotonic()))
-        elif self._desk.tell_again(order.id):
-            pass
-        elif order.trigger != SIGHUP and (pause := self._directory.paused()):
-            self._pass_over(order, f"automatic deploys {in_words(pause)}")
-        else:
-            self._performer.order(order, self._desk.attempts.pop(order.id, 0) + 1)
+            self._intake.take(submission)
 
     def _hear_master(self, pipe: int) -> None:
         try:
@@ -456,21 +383,6 @@ class CoordinatorServer:
             self._problems.begin("workers", text, logged=True)
         if data.rfind(WORKERS_START) > data.rfind(WORKERS_LACK):
             self._problems.end("workers")
-
-    def _resume_orders(self) -> None:
-        """Take up what the coordinator before this one had accepted when it died."""
-        for order, attempts in self._performer.journal.take_over():
-            if order.hold and attempts < ATTEMPTS:
-                # Whether it is still wanted, and still to be held, its trigger knows, and gives it
-                # again.
-                self._desk.attempts[order.id] = attempts
-                self._performer.journal.remove(order)
-            elif attempts < ATTEMPTS:
-                self._performer.order(order, attempts + 1)
-            else:
-                reason = f"the coordinator died over it {attempts} times"
-                outcome = OrderOutcome(order.id, Outcome.FAILED, None, reason, "", 0.0)
-                self._performer.report(order, outcome)
 
     def _ask_triggers(self) -> dict[str, object]:
         try:

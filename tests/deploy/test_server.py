@@ -17,6 +17,7 @@ import pytest
 from genwsgi.deploy import answers, peers, upkeep
 from genwsgi.deploy.control import Pause, Status, StatusRequest
 from genwsgi.deploy.framing import MAX_FRAME
+from genwsgi.deploy.intake import ATTEMPTS
 from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.protocol import (
     Abort,
@@ -37,7 +38,7 @@ from genwsgi.deploy.protocol import (
     label,
 )
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.deploy.server import ATTEMPTS, HANG_UP, CoordinatorServer
+from genwsgi.deploy.server import HANG_UP, CoordinatorServer
 from genwsgi.deploy.source import Reading, Source
 from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
