@@ -16,6 +16,7 @@ import builtins
 import gc
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextvars import Context, ContextVar, Token
 from types import (
@@ -58,13 +59,13 @@ _LEAVES = frozenset(
 #: A module or a class in it, part by part, and what it has.
 _Place = tuple[tuple[str, ...], dict[str, Any]]
 
+#: What the interpreter puts into modules.
+_OF_MODULES = ("__builtins__", "__loader__", "__spec__", "__path__", "__doc__", "__file__")
 #: Attributes of classes that are for type checkers, or made by the interpreter.
-_TYPING = frozenset(
-    {
-        *("__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"),
-        *("__parameters__", "__orig_bases__", "__type_params__", "__abstractmethods__"),
-        *("__match_args__", "__static_attributes__", "__dataclass_fields__", "_abc_impl"),
-    }
+_OF_CLASSES = (
+    *("__annotations__", "__annotations_cache__", "__annotate__", "__annotate_func__"),
+    *("__parameters__", "__orig_bases__", "__type_params__", "__abstractmethods__"),
+    *("__match_args__", "__static_attributes__", "__dataclass_fields__", "_abc_impl"),
 )
 _process = vars(builtins)
 _name_of_class: Callable[[type], str] = vars(type)["__name__"].__get__
@@ -112,17 +113,22 @@ def called(obj: Any) -> str:
 def _places(modules: Iterable[str]) -> Iterator[_Place]:
     """Yield what the modules have in their globals, and what their classes have."""
     for module in modules:
-        names = dict(names_of(real.get(module)) or {})
-        yield (module,), {name: value for name, value in names.items() if name[:2] != "__"}
+        names = _without(names_of(real.get(module)), _OF_MODULES)
+        yield (module,), names
         classes = {kind for kind in map(type, names.values()) if issubclass(kind, type)}
         for name, value in names.items():
-            if type(value) in classes and name[:2] != "__":
+            if type(value) in classes:
                 own = names_of(value)
                 if own is not None and own.get("__module__") == module:
-                    yield (
-                        (module, name),
-                        {at: inner for at, inner in dict(own).items() if at not in _TYPING},
-                    )
+                    yield (module, name), _without(own, _OF_CLASSES)
+
+
+def _without(names: Any, left_out: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of the names in a module or class, made in one step."""
+    found: dict[str, Any] = {} if names is None else names.copy()
+    for name in left_out:
+        found.pop(name, None)
+    return found
 
 
 class _Look:
@@ -165,9 +171,9 @@ class _Look:
             seen |= fresh.keys()
             # Nothing may take the place of what has been seen.
             kept.append(fresh)
-            kinds: dict[type, list[Any]] = {}
+            kinds: defaultdict[type, list[Any]] = defaultdict(list)
             for obj in fresh.values():
-                kinds.setdefault(type(obj), []).append(obj)
+                kinds[type(obj)].append(obj)
             level = []
             for kind in kinds.keys() - _LEAVES:
                 for start in range(0, len(kinds[kind]), SLICE):
