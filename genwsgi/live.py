@@ -18,7 +18,7 @@ from typing import Any
 from genwsgi.build import at_once, build, tear_down
 from genwsgi.errors import GenwsgiError, ScopeError, VerificationError
 from genwsgi.generations.cancelling import Cancellation, Means
-from genwsgi.generations.counts import GenerationCounts, Meter, counted
+from genwsgi.generations.counts import GenerationCounts, Meter, Tally, counted
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
@@ -93,8 +93,9 @@ class LiveApplication:
         )
         self._started = False
         self.counting = counting
-        #: By the generation's number, with its release; written by whoever swaps.
-        self._meters: dict[int, tuple[str, Meter]] = {}
+        # By the generation's number, with its release and what it had come to before it was that;
+        # written by whoever swaps.
+        self._meters: dict[int, tuple[str, Meter, Tally]] = {}
         self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
@@ -309,8 +310,8 @@ class LiveApplication:
         Any thread may ask.  Empty unless they are counted.
         """
         return tuple(
-            GenerationCounts(number, release, meter.tally())
-            for number, (release, meter) in sorted(self._meters.copy().items())
+            GenerationCounts(number, release, meter.tally() - before)
+            for number, (release, meter, before) in sorted(self._meters.copy().items())
         )
 
     def drained(self) -> tuple[float, ...]:
@@ -321,13 +322,14 @@ class LiveApplication:
         return tuple(self._drained.popleft() for _ in range(len(self._drained)))
 
     def _count(self, generation: Generation) -> None:
-        """Count its requests; those of one that was parked go on under its new release."""
-        _, meter = self._meters.get(generation.number, ("", None))
-        if meter is None:
+        """Count its requests; of one that was parked those as its new release."""
+        if known := self._meters.get(generation.number):
+            meter = known[1]
+        else:
             assert generation.application is not None, "only what is built can serve"
             meter = Meter()
             generation.application = counted(generation.application, meter)
-        self._meters[generation.number] = generation.release, meter
+        self._meters[generation.number] = generation.release, meter, meter.tally()
         while len(self._meters) > COUNTED:
             del self._meters[min(self._meters)]
 

@@ -77,6 +77,23 @@ def test_requests_are_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     assert found == [(3, 1), (4, 1)]
 
 
+def test_requests_of_a_generation_that_comes_back(site: Site) -> None:
+    """No request counts for two releases: what was served before stays the earlier one's."""
+    site.write(shop="V = 1\n")
+    site.live.counting = True
+    first = site.serve()
+    for _ in range(3):
+        site.request(lambda: "ok").close()
+    (before,) = site.live.counts()
+    assert (before.release, before.tally.requests) == ("test", 3)
+    site.live.swap(site.build(), park=True)
+    first.release = "3-back"
+    site.live.swap(first)
+    site.request(lambda: "ok").close()
+    found = [(one.number, one.release, one.tally.requests) for one in site.live.counts()]
+    assert found == [(1, "3-back", 1), (2, "test", 0)]
+
+
 def test_parked_generation_serves_again(site: Site) -> None:
     """A generation that was parked comes back with its state; nothing of it has been ended."""
     site.write(shop="hits = []\nimport genwsgi\ngenwsgi.on_retire(lambda: hits.append('ended'))\n")
