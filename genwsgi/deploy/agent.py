@@ -17,7 +17,6 @@ import selectors
 import socket
 import threading
 import time
-from dataclasses import replace
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
@@ -27,9 +26,9 @@ from genwsgi.deploy.parking import Parking
 from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, label
 from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.deploy.telling import Teller
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.cancelling import Cancellation, Means, raise_in_thread
-from genwsgi.generations.counts import GenerationCounts
 from genwsgi.generations.generation import Generation
 from genwsgi.live import LiveApplication
 from genwsgi.steps import step
@@ -40,18 +39,8 @@ RECONNECT = (0.05, 1.0)
 #: How long an abandoned build may go on before the log says where it hangs, in seconds.
 STOP_WITHIN = 5.0
 
-#: How often the coordinator is told of old generations as long as there are any, in seconds.
-TELL = 1.0
-
-#: How often it is told what has become of requests, where they are counted, in seconds: as a rule,
-#: and in a probation.
-COUNT = (1.0, 0.25)
-
 #: Between two looks at how far a build, or a cancellation, is, in seconds.
 GLANCE = 0.05
-
-#: Of how many generations it is told at most; the rest is in the log.
-TOLD = 50
 
 #: Before a worker that could not build the committed release tries again, in seconds.
 RETRY = 2.0
@@ -97,15 +86,9 @@ class Agent:
         self._socket: socket.socket | None = None
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
-        # What the coordinator was told of the generations, but for what changes all the time.
-        self._told: tuple[object, ...] | None = ()
-        self._tell_at: float | None = None
-        self._told_progress: object = None
+        self._teller = Teller(live, self._health)
         self._means = means
         self._cancelling: list[Cancellation] = []
-        self._counted: tuple[GenerationCounts, ...] = ()
-        self._count_at = time.monotonic()
-        self._watched_until = 0.0
         self._settled = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
@@ -171,7 +154,8 @@ class Agent:
                     pause = RECONNECT[0]
                     self._obey()
                 if self._leaving.is_set():
-                    self._tell_of_requests(last=True)
+                    for counts in self._teller.requests(last=True):
+                        self._send(counts)
                     self._send(protocol.Leaving())
                     break
                 with contextlib.suppress(RunDirectoryError):
@@ -204,10 +188,11 @@ class Agent:
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
-        self._told, self._counted = (), ()
         if not self._send(protocol.Hello(os.getpid(), self._current, prepared)):
             return False
-        self._tell_of_problems(anew=True)
+        problems = self._teller.begin()
+        if problems is not None:
+            self._send(problems)
         return True
 
     def _disconnect(self) -> None:
@@ -226,10 +211,7 @@ class Agent:
                 if self._leaving.is_set():
                     return
                 self._health.look()
-                self._tell_of_generations()
-                self._tell_of_problems()
-                self._tell_of_requests()
-                self._tell_of_progress()
+                self._tell()
                 self._go_on_cancelling()
                 ready = [key.fileobj for key, _ in selector.select(self._patience())]
                 if self._wake_in in ready or not ready:
@@ -268,7 +250,7 @@ class Agent:
                 # It may be what this worker was to catch up with that made room for it.
                 self._follow(self._directory.committed())
         elif isinstance(message, protocol.Tell):
-            self._told = None
+            self._teller.asked()
         elif isinstance(message, protocol.Cancel):
             self._cancel(message.generation)
         else:
@@ -392,10 +374,8 @@ class Agent:
         (release, generation), self._prepared = self._prepared, None
         began = time.monotonic()
         self._parking.swap(release, generation, self._current)
-        self._count_at = time.monotonic()
-        took = self._count_at - began
-        watched = self._probation if release.back_to is None else 0.0
-        self._watched_until = self._count_at + watched
+        took = time.monotonic() - began
+        self._teller.swapped(self._probation if release.back_to is None else 0.0)
         self._current = release
         self._health.problems.end("release")
         self._log.info(
@@ -409,48 +389,14 @@ class Agent:
         self._acknowledge()
         self._settled.set()
 
-    def _tell_of_generations(self) -> None:
-        """Tell the coordinator how the generations stand, if that is news."""
-        found = self._live.status()[-TOLD:]
-        now = time.monotonic()
-        old = any(one.state != "current" for one in found)
-        told = tuple((one.number, one.state, one.holder) for one in found)
-        if told != self._told or (self._tell_at is not None and now >= self._tell_at):
-            self._told = told
-            self._send(
-                protocol.Generations(
-                    tuple(
-                        replace(one, holder=clip(one.holder, 1000), request=clip(one.request, 200))
-                        for one in found
-                    )
-                )
-            )
-        if not old and not self._live.counting:  # where they are counted, open leases are too
-            self._tell_at = None
-        elif self._tell_at is None or now >= self._tell_at:
-            self._tell_at = now + TELL
-
-    def _tell_of_problems(self, *, anew: bool = False) -> None:
-        """Tell the coordinator what is wrong here, if that is news."""
-        news = self._health.news(anew=anew)
-        if news is not None:
-            self._send(news)
-
-    def _tell_of_requests(self, *, last: bool = False) -> None:
-        """Tell the coordinator what has become of requests, where they are counted.
-
-        :param last: at once, for there is no other time.
-        """
-        now = time.monotonic()
-        if not self._live.counting or (now < self._count_at and not last):
-            return
-        self._count_at = now + COUNT[now < self._watched_until]
-        before, self._counted = self._counted, self._live.counts()
-        news = tuple(one for one in self._counted if one not in before)
-        drained = self._live.drained()
-        if news or drained:
-            left = max(0.0, self._watched_until - now)
-            self._send(protocol.Counts(os.getpid(), news, left, drained))
+    def _tell(self) -> None:
+        """Tell the coordinator what is news."""
+        for message in self._teller.news():
+            self._send(message)
+        if self._building is not None and not self._building[2]:
+            release, build, _ = self._building
+            for told in self._teller.progress(release.number, build.progress):
+                self._send(told)
 
     def _cancel(self, number: int) -> None:
         """Begin to end the requests of a replaced generation."""
@@ -464,15 +410,6 @@ class Agent:
         for one in [one for one in self._cancelling if one.step()]:
             self._cancelling.remove(one)
             self._send(protocol.Cancelled(one.generation, one.ended, one.left))
-
-    def _tell_of_progress(self) -> None:
-        """Tell the coordinator how far a build is that it has ordered, if that is news."""
-        if self._building is None or self._building[2]:
-            return
-        release, build, _ = self._building
-        if build.progress != self._told_progress:
-            self._told_progress = build.progress
-            self._send(protocol.Building(release.number, *build.progress))
 
     def _acknowledge(self) -> None:
         current = self._live.current
@@ -513,15 +450,15 @@ class Agent:
 
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
-        moments = [self._health.due, *(deadline for deadline, _, _ in self._stopping)]
+        moments = [
+            self._health.due,
+            *self._teller.due,
+            *(deadline for deadline, _, _ in self._stopping),
+        ]
         if self._cancelling or (self._building is not None and not self._building[2]):
             moments.append(time.monotonic() + GLANCE)
         if self._retry_at is not None:
             moments.append(self._retry_at)
-        if self._tell_at is not None:
-            moments.append(self._tell_at)
-        if self._live.counting:
-            moments.append(self._count_at)
         if self._parking.until is not None:
             moments.append(self._parking.until)
         return max(0.0, min(moments) - time.monotonic())

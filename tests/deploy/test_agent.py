@@ -464,7 +464,7 @@ def test_parked_generation_is_let_go_in_time(
 
 def test_requests_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where requests are counted, the coordinator hears of generations that had some."""
-    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", (0.02, 0.02))
+    monkeypatch.setattr("genwsgi.deploy.telling.COUNT", (0.02, 0.02))
     one = GenerationCounts(1, "1-code1", Tally(3))
     worker.live.counting, worker.live.counted = True, (one,)
     connection = worker.start()
@@ -480,10 +480,12 @@ def test_the_last_requests_are_told_of_before_it_leaves(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that ends in good order takes no count with it."""
-    monkeypatch.setattr("genwsgi.deploy.agent.COUNT", (60.0, 60.0))
+    monkeypatch.setattr("genwsgi.deploy.telling.COUNT", (60.0, 60.0))
     worker.live.counting = True
     connection = worker.start()
-    wait_until(lambda: worker.agent._count_at > time.monotonic() + 30, what="the first count")
+    wait_until(
+        lambda: worker.agent._teller._count_at > time.monotonic() + 30, what="the first count"
+    )
     worker.live.counted = (GenerationCounts(1, "1-code1", Tally(7)),)
     worker.agent.leave()
     assert connection.expect(Counts) == Counts(os.getpid(), worker.live.counted)
@@ -492,7 +494,7 @@ def test_the_last_requests_are_told_of_before_it_leaves(
 
 def test_old_generations_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The coordinator hears how the generations stand: when it changes, and while one is old."""
-    monkeypatch.setattr("genwsgi.deploy.agent.TELL", 0.05)
+    monkeypatch.setattr("genwsgi.deploy.telling.TELL", 0.05)
     current = GenerationStatus(2, "2-code2", "current", 3, 0.5, "")
     worker.live.generations = (current,)
     connection = worker.start()
