@@ -19,7 +19,7 @@ import pytest
 from genwsgi.triggers.amqp.signing import signed
 from tests.helpers import wait_until
 from tests.process.fleet import BROKEN_ON, KEY, Fleet, fleet_of, offences
-from tests.process.harness import application, put, run_command, serving
+from tests.process.harness import application, put, run_command, scraped, serving
 from tests.rabbitmq import Broker
 
 #: From the message to the first new response, in seconds: the median of several.  Far more than it
@@ -228,12 +228,17 @@ def test_every_refusal_imports_nothing(tmp_path: Path, broker: Broker) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_broker_that_is_away_costs_no_request(tmp_path: Path, broker: Broker) -> None:
-    """An order that somebody publishes as it comes back is live within seconds."""
-    with fleet_of(tmp_path, broker, 1) as fleet:
+    """An order that somebody publishes as it comes back is live within seconds, and all the time
+    the metrics say whether it is there."""
+    with fleet_of(tmp_path, broker, 1, "--metrics=127.0.0.1:0") as fleet:
         folder = fleet.release("v1")
+        where = fleet.servers[0].wait_for_log(r"Metrics at: (\S+)")[1]
+        connected = 'genwsgi_broker_connected{trigger="amqp"} '
+        assert f"{connected}1.0" in scraped(where)
         with fleet.load(8) as tallies:
             broker.kill()
             fleet.servers[0].wait_for_log("no orders from the broker")
+            assert f"{connected}0.0" in scraped(where)
             publisher = threading.Thread(target=fleet.notify, args=[f"--path={folder}"])
             publisher.start()
             before = tallies[0].ok
@@ -244,6 +249,7 @@ def test_a_broker_that_is_away_costs_no_request(tmp_path: Path, broker: Broker) 
             publisher.join(60)
         assert offences(tallies) == []
         assert tallies[0].first_seen["v1"] - back <= BACK
+        assert f"{connected}1.0" in scraped(where)
 
 
 def test_the_password_of_the_broker_is_shown_nowhere(tmp_path: Path) -> None:
