@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from genwsgi.isolation.scope import ScopeRules, find_scope
 from genwsgi.isolation.snapshot import Snapshot, Store
 from genwsgi.isolation.survey import Survey
 from genwsgi.isolation.survey import survey as survey_now
+from tests.helpers import no_file_larger_than
 from tests.isolation.sources import write
 
 
@@ -253,16 +255,38 @@ def test_damaged_bytecode(tree: Tree, damage: bytes) -> None:
     held.release()
 
 
-def test_full_disk(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is full is an error that names the store, and hurts no later snapshot."""
+def test_full_disk(tree: Tree) -> None:
+    """A disk that is full is an error that names the store, and hurts no later snapshot.
 
-    def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", full)
-        with pytest.raises(SnapshotError, match=r"can't be written.*No space left"):
+    What could not be written whole takes no room.
+    """
+    with no_file_larger_than(4):
+        with pytest.raises(SnapshotError, match=r"can't be written.*too large"):
             tree.take()
+    assert tree.store.size() == 0
     held = tree.store.open(tree.take())
     assert held.source(tree.init) == b"A = 1"
+    held.release()
+
+
+def test_what_is_deleted_is_restored(tree: Tree) -> None:
+    """A snapshot that was deleted is made again from files that are as they were."""
+    digest = tree.take()
+    manifest = tree.store.manifest(digest)
+    shutil.rmtree(tree.store.path)
+    assert not tree.store.has(digest)
+    tree.write(models="B = 2")
+    models = str(tree.root / "shop/models.py")
+    assert tree.store.restore(digest, manifest) == [models]
+    assert tree.store.has(digest)
+    held = tree.store.open(digest)
+    assert held.source(tree.init) == b"A = 1"
+    assert isinstance(held.code(tree.init), CodeType)
+    with pytest.raises(SnapshotError, match="its source can't be read"):
+        held.source(models)
+    os.unlink(models)
+    assert tree.store.restore(digest, manifest) == [models]
+    tree.write(models="B = 1")
+    assert tree.store.restore(digest, manifest) == []
+    assert held.source(models) == b"B = 1"
     held.release()
