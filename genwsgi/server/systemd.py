@@ -19,6 +19,9 @@ from genwsgi.deploy.standing import Word, decode
 #: The variables by which systemd says where it listens and how often it wants to hear.
 _SOCKET, _WATCHDOG, _WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 
+#: How long systemd may take to take a message, in seconds: the master has workers to look after.
+PATIENCE = 1.0
+
 
 def take(environ: MutableMapping[str, str]) -> Announcer | None:
     """Return what tells systemd, or ``None`` where nobody wants to hear.
@@ -46,12 +49,12 @@ class Channel:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def send(self, *assignments: str) -> None:
-        """Send them in one datagram; it is lost if nobody takes it at once."""
+        """Send them in one datagram; it is lost if nobody takes it within :data:`PATIENCE`."""
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
         ):
-            channel.setblocking(False)
+            channel.settimeout(PATIENCE)
             channel.sendto("\n".join(assignments).encode(), self._address)
 
 

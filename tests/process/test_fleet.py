@@ -228,8 +228,7 @@ def test_every_refusal_imports_nothing(tmp_path: Path, broker: Broker) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_broker_that_is_away_costs_no_request(tmp_path: Path, broker: Broker) -> None:
-    """An order that somebody publishes as it comes back is live within seconds, and all the time
-    the metrics say whether it is there."""
+    """An order that is published as it comes back is live in seconds; the metrics tell of both."""
     with fleet_of(tmp_path, broker, 1, "--metrics=127.0.0.1:0") as fleet:
         folder = fleet.release("v1")
         where = fleet.servers[0].wait_for_log(r"Metrics at: (\S+)")[1]
