@@ -99,6 +99,8 @@ def _measure(plan: Plan, kind: Kind) -> dict[str, int]:
             running.wait_deployed()
             pause(0.2)
             lost |= ended(connections)
+            if len(lost) == len(connections):
+                break
         kept = [one for one in connections if one.fileno() not in lost]
         answered = sum(ask(one) for one in kept)
     return {"connections": len(connections), "closed": len(lost), "answered": answered}
@@ -114,7 +116,8 @@ def summary(data: dict[str, Any]) -> Section:
         "Idle connections",
         f"""\
 Connections on which one request was sent, and which then idle while {data["deploys"]} deploys
-follow each other; two workers. Then each that is still open is asked once more.""",
+follow each other, or until all of them are closed; two workers. Then each that is still open is
+asked once more.""",
         ["", "connections", "closed by deploys", "answered afterwards"],
         [
             [kind, *(f"{found[what]:,}" for what in ("connections", "closed", "answered"))]
