@@ -120,8 +120,7 @@ class GenwsgiArbiter(Arbiter):
         if self._coordinator is not None:
             self._coordinator.ensure()
         if self.app.directory is not None and self.app.directory.take_restart():
-            self.log.info("Replacing the workers; connections that are kept open end with them")
-            self.reload()
+            self._replace_workers()
         if not self._served and self.app.directory is not None:
             self._served = self.app.directory.happened("served")
             if self._served:
@@ -138,6 +137,24 @@ class GenwsgiArbiter(Arbiter):
         for word in self._ear.words():
             announcer.hear(word)
         announcer.look(len(directory.serving() & set(self.WORKERS)), self.num_workers)
+
+    def _replace_workers(self) -> None:
+        """Read the configuration again and start new workers in the place of the old ones."""
+        self.log.info("Replacing the workers; connections that are kept open end with them")
+        before, environ = self.app.cfg, dict(os.environ)
+        try:
+            self.reload()
+        except SystemExit:
+            if os.getpid() != self.pid:  # the end of a worker that has just been forked
+                raise
+            # gunicorn ends over a configuration that can't be loaded, and has told why.
+            self.app.cfg = before
+            os.environ.clear()
+            os.environ.update(environ)
+            self.log.error(
+                "the configuration can't be loaded: the workers stay as they are; mend it, and"
+                " restart them once more"
+            )
 
     def _say_what_is_unknown(self) -> None:
         if self._unsaid:

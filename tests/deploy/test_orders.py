@@ -46,6 +46,58 @@ def test_a_deploy_is_not_superseded_by_an_order_that_may_be_called_off():
     assert host.coordinator.next_deadline() == TIMEOUT
 
 
+def test_going_back_supersedes_the_running_deploy_at_once():
+    """A rollback leaves what is on its way too, without patience, and needs no canary."""
+    host = Host(2)
+    host.order("a")
+    host.taken("new")
+    host.order("b", back_to=1)
+    assert host.coordinator.next_deadline() == host.now
+    (outcome,) = reports(host.tick(host.now))
+    assert (outcome.id, outcome.outcome) == ("a", Outcome.SUPERSEDED)
+    told = messages(host.taken("older"))
+    assert [(to, type(message), message.look) for to, message in told] == [
+        (1, Prepare, False),
+        (2, Prepare, False),
+    ]
+    host.ready(1, 2, release=3)
+    committed = host.coordinator.release
+    assert (committed.digest, committed.back_to, committed.aside) == ("older", 1, ("old",))
+
+
+def test_going_back_ends_a_hold():
+    """What is held for a word that may never come is no reason to wait with a rollback."""
+    host = Host(2).to(Phase.HOLDING)
+    host.order("b", back_to=1)
+    assert host.coordinator.next_deadline() == host.now
+
+
+def test_going_back_gives_way_to_no_order_of_the_watch():
+    """What the watch would deploy may be what is to be left: it waits, or has to come again."""
+    host = Host(1)
+    host.order("a", back_to=1)
+    host.taken("older")
+    host.order("b", "watch")
+    assert host.coordinator.next_deadline() == TIMEOUT
+    host = Host(1)
+    host.order("a", back_to=1)
+    host.order("b", back_to=1)
+    (outcome,) = reports(host.order("c", "watch"))
+    assert (outcome.id, outcome.outcome) == ("c", Outcome.SUPERSEDED)
+    assert outcome.reason == "order 'b' goes back to release 1"
+
+
+def test_going_back_gives_way_to_an_explicit_order():
+    """A fix that somebody orders is not held up by a rollback that hangs."""
+    host = Host(1)
+    host.order("a", back_to=1)
+    host.taken("older")
+    host.order("b")
+    deadline = host.coordinator.next_deadline()
+    assert deadline is not None
+    assert deadline < TIMEOUT
+
+
 def test_force_is_inherited():
     """An order that supersedes a forced one deploys though the code is unchanged."""
     host = Host(1)

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from genwsgi.deploy.control import Pause
 from genwsgi.deploy.rundir import RunDirectory, hold, peer_uid
 from genwsgi.errors import RunDirectoryError
 from tests.deploy.real import directory, let_go, release, short
@@ -461,3 +463,36 @@ def test_folder_that_is_a_link_is_replaced(short: str, name: str) -> None:
     RunDirectory.create(str(place))
     assert not (place / name).is_symlink()
     assert os.listdir(elsewhere) == ["kept"]
+
+
+def test_releases_that_are_kept_are_read_as_they_were_written(directory: RunDirectory) -> None:
+    """What can be gone back to is there for the next coordinator; what is damaged is nothing."""
+    assert directory.releases() == []
+    kept = [release(1), replace(release(2), back_to=1, aside=("a", "b"), path=("/srv",))]
+    directory.keep_releases(kept)
+    assert RunDirectory(directory.path).releases() == kept
+    Path(directory.path, "releases").write_text("half of")
+    assert directory.releases() == []
+
+
+def test_a_pause_lasts_until_its_end(directory: RunDirectory) -> None:
+    """It is there for the next coordinator, and one that can't be read is one nevertheless."""
+    assert directory.paused() is None
+    directory.pause(None)
+    directory.pause(Pause("somebody", 1000.5))
+    assert RunDirectory(directory.path).paused() == Pause("somebody", 1000.5)
+    Path(directory.path, "paused").write_text("half of")
+    paused = directory.paused()
+    assert paused is not None
+    assert paused.by.startswith("somebody (")
+    directory.pause(None)
+    assert directory.paused() is None
+
+
+def test_a_restart_is_asked_for_once(directory: RunDirectory) -> None:
+    """The master finds the mark, and takes it away."""
+    assert not directory.take_restart()
+    directory.ask_restart()
+    directory.ask_restart()
+    assert directory.take_restart()
+    assert not directory.take_restart()

@@ -119,10 +119,14 @@ def test_rollback_pause_and_restart(tmp_path: Path) -> None:
         assert refused.outcome == Outcome.REFUSED
 
 
-def test_a_folder_of_a_clients_order(tmp_path: Path) -> None:
-    """One that others may write to is refused, and one that is this user's alone is served."""
+def test_what_can_not_be_done_changes_nothing(tmp_path: Path) -> None:
+    """A folder that others may write to is refused, and one that is this user's alone is served;
+    workers are not replaced by way of a configuration that can't be loaded.
+    """
     application(tmp_path, "one")
-    with serving(tmp_path, "--no-watch", workers=1) as server:
+    config = tmp_path / "settings.py"
+    config.write_text("watch = False\n")
+    with serving(tmp_path, f"--config={config}", workers=1) as server:
         folder = tmp_path / "release"
         folder.mkdir(mode=0o700)
         application(folder, "two")
@@ -138,4 +142,13 @@ def test_a_folder_of_a_clients_order(tmp_path: Path) -> None:
         assert server.get().startswith("two")
         back = outcome(server, RollbackRequest("c", 1, "by hand"))
         assert back.outcome == Outcome.COMMITTED
+        assert server.get().startswith("one")
+        before = server.workers()
+        config.write_text("watch = ")
+        server.ask(RestartRequest("somebody"))
+        server.wait_for_log("the configuration can't be loaded: the workers stay as they are")
+        assert server.workers() == before
+        config.write_text("watch = False\n")
+        server.ask(RestartRequest("somebody"))
+        wait_until(lambda: len(now := server.workers()) == 1 and now != before, 30, "a new worker")
         assert server.get().startswith("one")

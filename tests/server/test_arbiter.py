@@ -68,6 +68,7 @@ class App:
 
     def __init__(self, *events: str) -> None:
         self.directory: Directory | None = Directory(*events)
+        self.cfg: object = None
         self.coordinator: object = None
         self.told = b"{}"
         self.handed: dict[str, object] = {}
@@ -343,6 +344,53 @@ def test_no_room_for_the_first_worker_is_told_and_ends_the_start(
     monkeypatch.setattr(Arbiter, "spawn_worker", refuse)
     with pytest.raises(HaltServer, match="no worker can be started: No space left on device"):
         made.spawn_worker()
+
+
+def test_workers_are_replaced_when_that_is_asked_for(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mark in the run directory is gunicorn's own reload, once."""
+    caplog.set_level(logging.INFO)
+    reloads: list[object] = []
+    made.pid = os.getpid()
+    monkeypatch.setattr(GenwsgiArbiter, "reload", lambda self: reloads.append(self))
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
+    directory: Any = made.app.directory
+    made.manage_workers()
+    assert not reloads
+    directory.restart = True
+    made.manage_workers()
+    made.manage_workers()
+    assert reloads == [made]
+    assert "connections that are kept open end with them" in caplog.text
+
+
+def test_a_configuration_that_is_broken_replaces_nothing(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where gunicorn would end, all stays as it is; the end of a forked worker goes through."""
+
+    def broken(self: GenwsgiArbiter) -> None:
+        app: Any = self.app
+        app.cfg = "half of it"
+        os.environ["GENWSGI_TEST"] = "left over"
+        sys.exit(1)
+
+    monkeypatch.setattr(GenwsgiArbiter, "reload", broken)
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
+    app: Any = made.app
+    app.cfg = "the one before"
+    made.pid = os.getpid()
+    app.directory.restart = True
+    made.manage_workers()
+    assert app.cfg == "the one before"
+    assert "GENWSGI_TEST" not in os.environ
+    assert "the workers stay as they are" in caplog.text
+    made.pid = 1
+    app.directory.restart = True
+    with pytest.raises(SystemExit):
+        made.manage_workers()
+    del os.environ["GENWSGI_TEST"]
 
 
 def test_a_dead_worker_serves_no_more(
