@@ -19,8 +19,9 @@ log = logging.getLogger("genwsgi")
 T = TypeVar("T")
 
 #: After each module of a background build the builder lets requests run for this long, in seconds,
-#: if there are any.
-PAUSE = 0.001
+#: if there are any.  If not, it gives way for as little as lets a thread that begins to serve have
+#: the processor, which no pause at all would not.
+PAUSE, GIVE_WAY = 0.001, 0.00001
 
 
 class Builds(Protocol):
@@ -179,5 +180,4 @@ class BackgroundBuild:
         self.progress = ("verifying" if checks else "building", done, total)
         if self._abandoned:
             raise BuildAbandoned
-        # Where nobody is served it is enough that somebody may begin to be.
-        time.sleep(PAUSE if self._live.busy() else 0)
+        time.sleep(PAUSE if self._live.busy() else GIVE_WAY)

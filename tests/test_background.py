@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.background import PAUSE, BackgroundBuild
+from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild
 from genwsgi.build import tear_down
 from genwsgi.errors import BuildError
 from genwsgi.generations.lifecycle import State
@@ -156,9 +156,9 @@ def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", slept)
     site.write(shop="import shop.a\n", shop__a="")
     site.serve()
-    for pause in (0, PAUSE):
+    for pause in (GIVE_WAY, PAUSE):
         pauses.clear()
-        body = site.request() if pause else None
+        body = site.request() if pause is PAUSE else None
         build, done = background(site)
         assert done.wait(10)
         assert pauses[:2] == [pause, pause]

@@ -43,9 +43,10 @@ DEPTH = 8
 #: What one package may cost.
 OBJECTS = 100_000
 
-#: After so many objects of a kind others get the processor, for :data:`PAUSE` seconds.
+#: After so many objects of a kind others get the processor, for :data:`PAUSE` seconds: as little as
+#: lets a thread that waits for it have it, which no pause at all would not.
 SLICE = 1000
-PAUSE = 0.0005
+PAUSE = 0.00001
 
 #: What leads nowhere, or to whatever runs at the moment and is nobody's registry.
 _LEAVES = frozenset(
