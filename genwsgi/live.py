@@ -18,7 +18,7 @@ from typing import Any
 from genwsgi.build import at_once, build, tear_down
 from genwsgi.errors import GenwsgiError, ScopeError, VerificationError
 from genwsgi.generations.cancelling import Cancellation, Means
-from genwsgi.generations.counts import GenerationCounts, Meter, Tally, counted
+from genwsgi.generations.counts import GenerationCounts, Meters
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.middleware import Middleware
@@ -38,10 +38,6 @@ from genwsgi.verification import Verification
 log = logging.getLogger("genwsgi")
 
 _CLOSED = "the application is closed; make another one"
-
-#: The requests of how many generations are known, where they are counted: the latest of those that
-#: have served.
-COUNTED = 50
 
 #: Of how many generations it is kept how long they drained, until somebody asks.
 DRAINED = 1000
@@ -93,9 +89,7 @@ class LiveApplication:
         )
         self._started = False
         self.counting = counting
-        # By the generation's number, with its release and what it had come to before it was that;
-        # written by whoever swaps.
-        self._meters: dict[int, tuple[str, Meter, Tally]] = {}
+        self._meters = Meters()
         self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
@@ -225,7 +219,7 @@ class LiveApplication:
         if first:
             self._janitor.start()
         if self.counting:
-            self._count(generation)
+            self._meters.count(generation)
         self._switch.swap(generation, park=park)
 
     def unpark(self) -> None:
@@ -309,10 +303,7 @@ class LiveApplication:
 
         Any thread may ask.  Empty unless they are counted.
         """
-        return tuple(
-            GenerationCounts(number, release, meter.tally() - before)
-            for number, (release, meter, before) in sorted(self._meters.copy().items())
-        )
+        return self._meters.counts()
 
     def drained(self) -> tuple[float, ...]:
         """Take how long each generation drained that has retired since the last call, in seconds.
@@ -320,18 +311,6 @@ class LiveApplication:
         One thread may ask.  Empty unless requests are counted.
         """
         return tuple(self._drained.popleft() for _ in range(len(self._drained)))
-
-    def _count(self, generation: Generation) -> None:
-        """Count its requests; of one that was parked those as its new release."""
-        if known := self._meters.get(generation.number):
-            meter = known[1]
-        else:
-            assert generation.application is not None, "only what is built can serve"
-            meter = Meter()
-            generation.application = counted(generation.application, meter)
-        self._meters[generation.number] = generation.release, meter, meter.tally()
-        while len(self._meters) > COUNTED:
-            del self._meters[min(self._meters)]
 
     def _hand_over(self, generation: Generation) -> None:
         """Offer a generation that is being built what the current one puts forward."""

@@ -64,7 +64,7 @@ def test_request_keeps_its_generation(site: Site) -> None:
 
 def test_requests_are_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each generation's requests are counted if that is asked for, of the latest generations."""
-    monkeypatch.setattr("genwsgi.live.COUNTED", 2)
+    monkeypatch.setattr("genwsgi.generations.counts.KEPT", 2)
     site.write(shop="V = 1\n")
     site.serve()
     site.request(lambda: "ok").close()

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from genwsgi.generations.generation import Generation
+
 #: The upper ends of the ranges in which durations are counted, in seconds; one more is open.
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -30,6 +32,10 @@ WELL, ERROR, RAISED = range(3)
 
 #: How many requests wait to be added up at most, before a request does it.
 MOST: Final = 4096
+
+
+#: The requests of how many generations are known.
+KEPT: Final = 50
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,36 @@ class Meter:
             self._kinds[kind] += 1
             self._seconds += seconds
             self._durations[bisect_left(BOUNDS, seconds)] += 1
+
+
+class Meters:
+    """The requests of the generations of one process: of the latest that have served.
+
+    Whoever swaps has them counted, one thread at a time; any thread may ask.
+    """
+
+    def __init__(self) -> None:
+        # By the generation's number, with its release and what it had come to before it was that.
+        self._known: dict[int, tuple[str, Meter, Tally]] = {}
+
+    def count(self, generation: Generation) -> None:
+        """Count the requests of what will be current; of one that was parked as its new release."""
+        if known := self._known.get(generation.number):
+            meter = known[1]
+        else:
+            assert generation.application is not None, "only what is built can serve"
+            meter = Meter()
+            generation.application = counted(generation.application, meter)
+        self._known[generation.number] = generation.release, meter, meter.tally()
+        while len(self._known) > KEPT:
+            del self._known[min(self._known)]
+
+    def counts(self) -> tuple[GenerationCounts, ...]:
+        """Return what has become of the requests of each, oldest first."""
+        return tuple(
+            GenerationCounts(number, release, meter.tally() - before)
+            for number, (release, meter, before) in sorted(self._known.copy().items())
+        )
 
 
 def counted(application: WSGIApplication, meter: Meter) -> WSGIApplication:

@@ -25,8 +25,8 @@ class Generation:
 
     :ivar number: its number in this process.
     :ivar release: what it was built from, in words for people, logs and the environ.
-    :ivar replaced: when another one became current in its place, on the monotonic clock, in
-        seconds; ``None`` before that.
+    :ivar replaced: when another one became current in its place or, if it was parked then, when it
+        began to drain, on the monotonic clock, in seconds; ``None`` before that.
     :ivar contexts: those of each thread, for :meth:`run`: frameworks keep per-thread objects in
         context variables and expect to find them again, and one context can't be entered by two
         threads at a time.  ``free`` is a list that has the thread's context as long as that is not

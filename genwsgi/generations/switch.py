@@ -231,7 +231,7 @@ class Switch:
         for generation in leaving:
             if generation is not None:
                 generation.advance(Event.SWAPPED_OUT)
-                generation.replaced = generation.replaced or monotonic()
+                generation.replaced = monotonic()
                 self._draining.add(generation)
                 if self._leave_if_drained(generation):
                     retired.append(generation)

@@ -154,8 +154,12 @@ def test_parked_generation_is_let_go(watched: Watched) -> None:
     watched.switch.swap(first)
     lease = watched.switch.lease()
     watched.switch.swap(ready(2), park=True)
+    parked = first.replaced
     watched.switch.unpark()
     assert first.state is State.DRAINING
+    assert parked is not None
+    assert first.replaced is not None
+    assert first.replaced > parked  # how long it drains is told, and parking is no draining
     watched.switch.end(lease)
     assert watched.retired == [1]
     watched.switch.swap(ready(3), park=True)
