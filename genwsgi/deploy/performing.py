@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from genwsgi.deploy import protocol
 from genwsgi.deploy.actions import Action, Held, Order, Record, Report, Send, TakeSnapshot
@@ -29,6 +30,9 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.source import Reading, Source
 from genwsgi.deploy.upkeep import Upkeep
 from genwsgi.errors import GenwsgiError, OrderError, SnapshotError
+
+#: Between two words on how many files are compiled, in seconds.
+PROGRESS: Final = 0.05
 
 
 class Performer:
@@ -199,8 +203,22 @@ class Performer:
         """Read the source as it is on disk now."""
         self.progress(None, Step.READING)
         order = action.order
+        due = time.monotonic() + PROGRESS
+
+        def compiles(done: int, total: int) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due:
+                due = now + PROGRESS
+                self.progress(None, Step.COMPILING, done, total)
+
         return self._source.read(
-            self._decision.release.digest, action.additions, action.path, order.modules, order.path
+            self._decision.release.digest,
+            action.additions,
+            action.path,
+            order.modules,
+            order.path,
+            compiles,
         )
 
     def _restore(self, number: int) -> Reading:

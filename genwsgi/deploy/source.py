@@ -101,12 +101,14 @@ class Source:
         path: Sequence[str] = (),
         modules: Iterable[str] = (),
         asked: str = "",
+        on_file: Callable[[int, int], object] = lambda _done, _total: None,
     ) -> Reading:
         """Take a snapshot, as :meth:`take` does, from other folders too.
 
         :param path: folders that come before all others, the newest first.
         :param modules: dotted names of what has to be found.
         :param asked: the one of ``path`` in which there has to be something.
+        :param on_file: see :meth:`~genwsgi.isolation.snapshot.Store.take`.
         :raises OrderError: that is not so.
         """
         known = self.store.open(committed) if committed is not None else None
@@ -124,7 +126,7 @@ class Source:
                     f"{asked} holds no package or module of this application: name the folder that "
                     "they are in"
                 )
-            digest = self.store.take(scope, self._others(scope), known)
+            digest = self.store.take(scope, self._others(scope), known, on_file)
             self._check(modules, self.store.open(digest))
         finally:
             if known is not None:

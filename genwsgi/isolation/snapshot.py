@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import CodeType
@@ -147,13 +147,21 @@ class Store:
         """Where the object ``key`` is kept, as source (``source``) or bytecode."""
         return os.path.join(self._objects, f"{key}.{kind}")
 
-    def take(self, scope: Scope, extra: Iterable[str] = (), known: Snapshot | None = None) -> str:
+    def take(
+        self,
+        scope: Scope,
+        extra: Iterable[str] = (),
+        known: Snapshot | None = None,
+        on_file: Callable[[int, int], object] = lambda _done, _total: None,
+    ) -> str:
         """Copy and compile the source of ``scope`` as it is on disk now; return the digest.
 
         :param extra: further files that belong to the release (templates, ``.env``): a change of
             theirs gives another digest, but they are not copied.
         :param known: the snapshot in use.  A file that doesn't compile is an error when it is new
             or changed since; one that was broken before has not hurt anybody and is let alone.
+        :param on_file: called for each file that is stored and compiled, with how many are, and how
+            many there will be.
         :raises SourceError: a new or changed file does not compile.
         :raises SnapshotError: the tree can't be read, keeps changing, or can't be copied.
         """
@@ -173,9 +181,10 @@ class Store:
             installed = {
                 path: s for p in seen.installed.values() for path, (s, _) in p.files.items()
             }
-            for path, (key, source) in seen.sources.items():
+            for done, (path, (key, source)) in enumerate(seen.sources.items()):
                 if source is None:
                     continue
+                on_file(done, len(seen.sources))
                 if path in installed:
                     self._add_installed(path, key, source, installed[path], have)
                 else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy import answers
+from genwsgi.deploy import answers, performing
 from genwsgi.deploy.control import (
     CancelRequest,
     Diff,
@@ -211,6 +211,18 @@ def test_progress_is_told_to_whoever_follows(host: Host) -> None:
     commit(worker)
     commit(other)
     assert isinstance(silent.receive(), OrderOutcome)
+
+
+def test_how_many_files_are_compiled_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading takes its time, whoever follows hears how far it is."""
+    monkeypatch.setattr(performing, "PROGRESS", 0.0)
+    host.start()
+    host.worker(101)
+    host.write(2)
+    client = host.connect()
+    client.send(OrderRequest("a", "ctl", False, "by hand", follow=True))
+    assert client.expect(Progress) == Progress("a", None, Step.READING)
+    assert client.expect(Progress) == Progress("a", None, Step.COMPILING, 0, 1)
 
 
 def test_an_order_that_a_client_gives_again_is_not_done_again(host: Host, tmp_path: Path) -> None:
