@@ -164,7 +164,7 @@ class _Look:
         seen: set[int] = set()
         kept = []
         for _ in range(depth):
-            fresh = dict(zip(map(id, level), level, strict=True))
+            fresh = {id(obj): obj for obj in level if type(obj) not in _LEAVES}
             for known in fresh.keys() & seen:
                 del fresh[known]
             if not fresh or len(seen) > most:
@@ -176,7 +176,7 @@ class _Look:
             for obj in fresh.values():
                 kinds[type(obj)].append(obj)
             level = []
-            for kind in kinds.keys() - _LEAVES:
+            for kind in kinds:
                 for start in range(0, len(kinds[kind]), SLICE):
                     if start:
                         time.sleep(PAUSE)

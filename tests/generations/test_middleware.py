@@ -746,6 +746,25 @@ def test_a_nested_request_holds_a_lease_of_its_own(own_switch: bool) -> None:
     assert host.open == nested.open == 0
 
 
+def test_a_request_that_hands_its_environ_on_at_once_is_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the clock stands still, a request and the one that it makes with its environ are two."""
+
+    def outer(environ: Any, start_response: Any) -> Any:
+        if environ.pop("inner", False):
+            return [b"inner"]
+        environ["inner"] = True
+        return host.middleware(environ, start_response)
+
+    host = Host(outer)
+    monkeypatch.setattr(middleware, "monotonic", lambda: 5.0)
+    body = host.call()
+    assert host.open == 1 + 1
+    body.close()
+    assert host.open == 0
+
+
 # -- generations, threads and memory -------------------------------------------------------------
 
 
