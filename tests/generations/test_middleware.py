@@ -749,7 +749,7 @@ def test_a_nested_request_holds_a_lease_of_its_own(own_switch: bool) -> None:
 def test_a_request_that_hands_its_environ_on_at_once_is_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the clock stands still, a request and the one that it makes with its environ are two."""
+    """Where the clock stands still, a request and one that it makes with its environ are two."""
 
     def outer(environ: Any, start_response: Any) -> Any:
         if environ.pop("inner", False):
