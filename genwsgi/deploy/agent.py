@@ -175,6 +175,8 @@ class Agent:
         self._left.set()
 
     def _connect(self) -> bool:
+        if not self._directory.is_ours():
+            return False
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(5.0)
         try:

@@ -180,6 +180,7 @@ class Performer:
             self._chronicle.grows(action.order, action.additions)
         order = action.order
         try:
+            self._directory.guard()
             reading = self._restore(order.back_to) if order.back_to else self._look(action)
         except (GenwsgiError, OSError) as error:
             cause = error if isinstance(error, OSError) else error.__cause__

@@ -48,7 +48,7 @@ class Records:
 
         :raises OSError: it could not be written, and the old one still is the committed release.
         """
-        _replace(self._committed, json.dumps(asdict(release)))
+        self._replace(self._committed, json.dumps(asdict(release)))
 
     def is_whole(self) -> bool:
         """Whether everything is there that has to be while a server runs, but for the socket."""
@@ -74,7 +74,11 @@ class Records:
         return frozenset()
 
     def begin_serving(self, pid: int) -> None:
-        """Say that the worker ``pid`` serves requests from now on."""
+        """Say that the worker ``pid`` serves requests from now on.
+
+        :raises OSError: it can't be written.
+        """
+        self.guard()
         with open(os.path.join(self._serving, str(pid)), "w", encoding="ascii"):
             pass
 
@@ -121,7 +125,7 @@ class Records:
 
         :raises OSError: they could not be written.
         """
-        _replace(self._orders, json.dumps(orders))
+        self._replace(self._orders, json.dumps(orders))
 
     def releases(self) -> list[Release]:
         """The releases that were committed before and are kept, oldest first."""
@@ -136,7 +140,7 @@ class Records:
 
         :raises OSError: they could not be written.
         """
-        _replace(self._releases, "".join(json.dumps(asdict(one)) + "\n" for one in releases))
+        self._replace(self._releases, "".join(json.dumps(asdict(one)) + "\n" for one in releases))
 
     def paused(self) -> Pause | None:
         """Why automatic orders are not taken; ``None``: they are."""
@@ -154,7 +158,7 @@ class Records:
         :raises OSError: that could not be written down.
         """
         if pause is not None:
-            _replace(self._paused, json.dumps(asdict(pause)))
+            self._replace(self._paused, json.dumps(asdict(pause)))
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._paused)
@@ -164,7 +168,7 @@ class Records:
 
         :raises OSError: it can't be asked.
         """
-        _replace(self._restart, "")
+        self._replace(self._restart, "")
 
     def take_restart(self) -> bool:
         """Whether the master was asked to replace the workers; it is not any more."""
@@ -174,14 +178,20 @@ class Records:
             return False
         return True
 
+    def guard(self) -> None:
+        """See that what is to be written is still this server's to write.
 
-def _replace(path: str, text: str) -> None:
-    temporary = path + UNFINISHED
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):  # half of it, on a disk that is full, helps nobody
-            os.unlink(temporary)
-        raise
+        :raises OSError: the directory is another server's now.
+        """
+
+    def _replace(self, path: str, text: str) -> None:
+        self.guard()
+        temporary = path + UNFINISHED
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):  # half of it, on a disk that is full, helps nobody
+                os.unlink(temporary)
+            raise

@@ -21,6 +21,7 @@ code the server runs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -59,6 +60,8 @@ class RunDirectory(Records):
         self.lock = os.path.join(path, "lock")
         #: The master's pid of the server that has left the directory behind, if one has.
         self.left_by: int | None = None
+        # The master of the server that this process belongs to, once it is known.
+        self._master: int | None = None
         # The descriptors that hold the lock and the folder, in the master.
         self._held: dict[str, int] = {}
 
@@ -112,9 +115,30 @@ class RunDirectory(Records):
         """Whether the path still leads to the lock that this process holds."""
         try:
             found = os.stat(self.lock, follow_symlinks=False)
-        except OSError:
+            return os.path.samestat(found, os.fstat(self._held[self.lock]))
+        except (OSError, KeyError):
             return False
-        return os.path.samestat(found, os.fstat(self._held[self.lock]))
+
+    def join(self) -> None:
+        """This process belongs to the server that has the directory now.  Its master does so."""
+        self._master = self.server()[0]
+
+    def is_ours(self) -> bool:
+        """Whether the server that this process belongs to has the directory.
+
+        Somebody may have deleted it, and started another server in its place.
+        """
+        return self._master is None or self.server()[0] == self._master
+
+    def guard(self) -> None:
+        """See that what is to be written is still this server's to write.
+
+        :raises OSError: the directory is another server's now, or gone.
+        """
+        if not self.is_ours():
+            raise FileNotFoundError(
+                errno.ENOENT, "it was deleted, and is not this server's any more", self.path
+            )
 
     def _claim(self, uid: int | None, serves: str) -> None:
         """Make the directory unless it is there, and lock it."""
@@ -193,6 +217,7 @@ class RunDirectory(Records):
                 self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
             ) from None
         self._keep(self.lock, descriptor)
+        self._master = os.getpid()
         about = f"{os.getpid()}\n{serves}".rstrip() + "\n"
         try:
             os.ftruncate(descriptor, 0)
@@ -245,11 +270,17 @@ class RunDirectory(Records):
                     os.unlink(os.path.join(self.path, leftover))
 
     def remove(self) -> None:
-        """Remove the directory: the server is gone.  What others have put there stays."""
+        """Remove the directory: the server is gone.  What others have put there stays.
+
+        Only if it still is the one that this process holds, and then holds no more.
+        """
+        if not self.is_held():
+            return
         with contextlib.suppress(OSError):
             self._clear()
             os.unlink(self.lock)
             os.rmdir(self.path)
+        self._let_go()
 
 
 def _remove_left_over(base: str, uid: int | None) -> None:

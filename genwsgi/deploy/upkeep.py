@@ -126,6 +126,7 @@ class Upkeep:
             "genwsgictl finds no server until it is made again, which is tried all the time",
         )
         try:
+            directory.guard()
             directory.check()
             directory.make_folders()
             lost = self._restore_snapshots(committed)

@@ -90,6 +90,7 @@ def main(options: dict[str, Any]) -> None:
     util._setproctitle(f"coordinator [{cfg.proc_name}]")
     util.set_owner_process(options["uid"], options["gid"], initgroups=options["initgroups"])
     try:
+        directory.join()
         committed = directory.committed()
         source = make_source(options, Store(directory.store))
     except (RunDirectoryError, OSError) as error:

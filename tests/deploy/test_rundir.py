@@ -14,7 +14,7 @@ import pytest
 from genwsgi.deploy.control import Pause
 from genwsgi.deploy.rundir import RunDirectory, hold, peer_uid
 from genwsgi.errors import RunDirectoryError
-from tests.deploy.real import directory, let_go, release, short
+from tests.deploy.real import directory, release, short
 from tests.helpers import no_file_larger_than
 
 __all__ = ["directory", "short"]
@@ -269,7 +269,6 @@ def test_remove_leaves_nothing_of_ours(directory: RunDirectory) -> None:
     """When the server is gone its directory is too."""
     directory.begin_serving(1)
     directory.keep_orders([])
-    let_go(directory.path)
     directory.remove()
     assert not os.path.exists(directory.path)
     directory.remove()
@@ -278,9 +277,33 @@ def test_remove_leaves_nothing_of_ours(directory: RunDirectory) -> None:
 def test_remove_leaves_what_others_put_there(directory: RunDirectory) -> None:
     """What somebody else has put into the directory in the meantime is not removed."""
     Path(directory.path, "notes").touch()
-    let_go(directory.path)
     directory.remove()
     assert os.listdir(directory.path) == ["notes"]
+
+
+def test_what_another_server_has_is_let_alone(directory: RunDirectory, short: str) -> None:
+    """Who was deleted, and has another server in its place, writes nothing there.
+
+    Nor does its end remove anything.
+    """
+    joined = RunDirectory(directory.path)
+    joined.join()
+    assert joined.is_ours()
+    os.rename(directory.path, os.path.join(short, "gone"))
+    RunDirectory.create(directory.path)
+    Path(directory.path, "lock").write_text("1\n")
+    before = sorted(os.listdir(directory.path))
+    for one in (directory, joined):
+        assert not one.is_ours()
+        for write in (
+            lambda one=one: one.record(release(2)),
+            lambda one=one: one.keep_orders([]),
+            lambda one=one: one.begin_serving(7),
+        ):
+            with pytest.raises(FileNotFoundError, match="is not this server's any more"):
+                write()
+        one.remove()
+    assert sorted(os.listdir(directory.path)) == before
 
 
 def test_committed_release_is_read_as_it_was_recorded(directory: RunDirectory) -> None:
@@ -353,7 +376,6 @@ def test_serving_workers(directory: RunDirectory) -> None:
 def test_serving_workers_of_no_directory(directory: RunDirectory) -> None:
     """In a directory that is gone nobody serves."""
     directory.begin_serving(7)
-    let_go(directory.path)
     directory.remove()
     assert directory.serving() == frozenset()
     directory.end_serving(7)

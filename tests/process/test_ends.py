@@ -146,3 +146,32 @@ def test_two_servers_beside_each_other(tmp_path: Path) -> None:
         one.wait_for_log(COMMITTED, count=2)
         assert one.get().startswith("v2 3 3-")
         assert not re.search("has died|ERROR", one.log())
+
+
+def test_a_server_in_place_of_one_whose_directory_was_deleted(tmp_path: Path) -> None:
+    """The first serves on and lets the directory alone, now and when it ends: it is the other's."""
+    application(tmp_path, "v0")
+    other_root = tmp_path / "other"
+    other_root.mkdir()
+    application(other_root, "w0")
+    with serving(tmp_path, workers=1) as first:
+        # While its master is stopped it can't make the directory again.
+        first.process.send_signal(signal.SIGSTOP)
+        first.run_dir.rename(first.run_dir.with_name("gone"))
+        other = Server(other_root, f"--run-dir={first.run_dir}", "--workers=1", "myapp:create_app")
+        try:
+            other.run_dir = first.run_dir
+            other.wait_ready()
+            first.process.send_signal(signal.SIGCONT)
+            first.wait_for_log(r"is in use by a running server \(pid \d+\).*; it was deleted under")
+            application(tmp_path, "v1")
+            first.wait_for_log("by watch: failed: .*is not this server's any more")
+            assert first.get().startswith("v0 ")
+            application(other_root, "w1")
+            other.wait_for_log(COMMITTED)
+            assert first.stop() == 0
+            assert other.get().startswith("w1 ")
+            (worker,) = other.status().workers
+            assert other.workers() == [worker.pid]
+        finally:
+            other.close()
