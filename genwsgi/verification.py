@@ -222,8 +222,6 @@ def _ask(generation: Generation, asked: Expected, environ: WSGIEnvironment) -> C
         response = _Response()
         try:
             generation.run(answer, response)
-        except BuildAbandoned:
-            raise
         except BaseException as error:  # noqa: BLE001 -- it is raised as what it means
             failed = build_error(error, str(asked))
             raise VerificationError(
@@ -247,8 +245,6 @@ def _own(generation: Generation, own: Callable[[], object], name: str) -> Callab
     def check() -> None:
         try:
             answer = generation.run(own)
-        except BuildAbandoned:
-            raise
         except BaseException as error:  # noqa: BLE001 -- it is raised as what it means
             failed = build_error(error, name)
             raise VerificationError(name, f"has raised {failed.reason}", failed.traceback) from None
