@@ -88,6 +88,23 @@ def test_nameless_directories_that_were_left_are_removed(
     assert len(os.listdir("/proc/self/fd")) == before + len(new._held)
 
 
+def test_place_for_nameless_directories_that_is_missing(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no directory can be made among the temporary files, that place is named."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", os.path.join(short, "missing"))
+    with pytest.raises(RunDirectoryError, match="missing: can't be written: No such file"):
+        RunDirectory.create()
+
+
+def test_directory_that_can_not_be_written(short: str) -> None:
+    """A directory on a full disk is refused in one line."""
+    place = os.path.join(short, "run")
+    with no_file_larger_than(0):
+        assert refused(place) == "can't be written: File too large"
+
+
 def test_path_too_long_for_a_socket(short: str) -> None:
     """A path that leaves no room for the socket's name is refused before anything is made."""
     longest = 107 - len("/coordinator.sock")

@@ -398,6 +398,11 @@ def test_the_run_directory_can_not_be_made_again(tmp_path: Path) -> None:
             server.wait_for_log("was deleted, or something in it")
             goal = tally.ok + 100
             wait_until(lambda: tally.ok > goal, what="answers")
+            # Nobody is left then who knows what is committed.
+            os.kill(server.coordinator(), signal.SIGKILL)
+            server.wait_for_log(
+                "the coordinator can't begin: .*; restart the server to deploy again"
+            )
         assert said_once(server, "The run directory can't be made again", 0)
 
 
