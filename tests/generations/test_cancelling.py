@@ -209,6 +209,23 @@ def test_something_is_done_while_a_lease_is_open_or_not_at_all(collects):
     assert done == ["once"]
 
 
+def test_no_python_code_comes_between_the_look_and_what_is_done():
+    """The action is called by code in C, which no other thread interrupts, and by nothing else."""
+    generation = Generation(1)
+    since = generation.leases.take(generation).since
+    done: list[str] = []
+    act = done.append
+    calls: list[object] = []
+    sys.setprofile(lambda frame, event, arg: calls.append(arg) if event == "c_call" else None)
+    try:
+        generation.leases.while_open(since, act, "once")
+    finally:
+        sys.setprofile(None)
+    assert done == ["once"]
+    assert calls
+    assert act not in calls
+
+
 def test_no_other_request_is_ever_interrupted(brief):
     """Threads that serve one short request after the other, while old generations are cancelled all
     the time: an interruption only ever comes to a request of a cancelled one.
