@@ -38,10 +38,12 @@ PARKED = ("--park", f"--probation={LONG}")
 class Rollback:
     """One rollback.
 
-    :ivar seconds: from the order until all workers had switched, as the sender saw it.
+    :ivar switched: from the order until the last worker said that it has switched.
+    :ivar seconds: until the sender heard of that, when it was written down, too.
     :ivar build: how long the slowest of the workers' builds took; 0 if there was none.
     """
 
+    switched: float
     seconds: float
     build: float
 
@@ -56,7 +58,7 @@ def go_back(server: Server) -> Rollback:
     seconds = time.monotonic() - started
     assert outcome.outcome == Outcome.COMMITTED, outcome
     built = re.findall(r"is built as generation \d+ in ([\d.]+) s", server.log()[before:])
-    return Rollback(seconds, max(map(float, built), default=0.0))
+    return Rollback(outcome.seconds, seconds, max(map(float, built), default=0.0))
 
 
 def rollbacks(root: Path, *options: str, count: int) -> list[Rollback]:
@@ -101,10 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             place = Path(base) / name.split()[0]
             place.mkdir()
             found = rollbacks(place, *more, count=options.count)
-            _say(f"{name}: {_ms([one.seconds for one in found])}")
+            _say(f"{name}: {_ms([one.switched for one in found])}")
+            _say(f"  until the sender knew: {_ms([one.seconds for one in found])}")
             if any(one.build for one in found):
                 _say(f"  the builds: {_ms([one.build for one in found])}")
-                _say(f"  beside them: {_ms([one.seconds - one.build for one in found])}")
+                _say(f"  beside them: {_ms([one.switched - one.build for one in found])}")
 
 
 if __name__ == "__main__":
