@@ -22,8 +22,9 @@ _LINK: Final = "at"
 
 def bases() -> list[str]:
     """Every folder in which this user's servers may be, whatever environment they were given."""
-    own = os.environ.get("XDG_RUNTIME_DIR") or ""
-    folders = (own, f"/run/user/{os.geteuid()}", tempfile.gettempdir())
+    folders = [os.environ.get("XDG_RUNTIME_DIR") or "", f"/run/user/{os.geteuid()}"]
+    with contextlib.suppress(FileNotFoundError):  # none can be written, so none has a server
+        folders.append(tempfile.gettempdir())
     return list({os.path.realpath(path): path for path in folders if os.path.isdir(path)}.values())
 
 
@@ -31,6 +32,7 @@ class Notice:
     """Says where the run directory ``path`` is.
 
     :param uid, gid: the user the workers run as, who may look for it too.
+    :raises RunDirectoryError: no folder is there for it.
     """
 
     def __init__(self, path: str, uid: int, gid: int) -> None:

@@ -83,12 +83,8 @@ class RunDirectory(Records):
             written.
         """
         if path is None:
-            base = runtime_folder(uid)
-            _remove_left_over(base, uid)
-            try:
-                path = tempfile.mkdtemp(prefix=PREFIX, dir=base)
-            except OSError as error:
-                raise RunDirectoryError(base, f"can't be written: {error.strerror}") from error
+            _remove_left_over(runtime_folder(uid), uid)
+            path = private_folder(uid)
         path = os.path.abspath(path)
         directory = cls(path)
         if len(os.fsencode(directory.socket)) >= _SOCKET_PATH_MAX:
@@ -305,11 +301,29 @@ def runtime_folder(uid: int | None = None) -> str:
     """The folder for run-time files: the user's own, or else that of temporary files.
 
     :param uid: whose the files will be; this process's user unless given.
+    :raises RunDirectoryError: no folder of temporary files can be written.
     """
     own = os.environ.get("XDG_RUNTIME_DIR")
     if own and os.access(own, os.W_OK) and uid in (None, os.geteuid()):
         return own
-    return tempfile.gettempdir()
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        reason = "can't be written, nor any other folder of temporary files; set TMPDIR to one"
+        raise RunDirectoryError(os.environ.get("TMPDIR", "/tmp"), reason) from error
+
+
+def private_folder(uid: int | None = None) -> str:
+    """Make a folder of its own among the run-time files, and return its path.
+
+    :param uid: whose files it is for; this process's user unless given.  It belongs to this one.
+    :raises RunDirectoryError: it can't be made.
+    """
+    base = runtime_folder(uid)
+    try:
+        return tempfile.mkdtemp(prefix=PREFIX, dir=base)
+    except OSError as error:
+        raise RunDirectoryError(base, f"can't be written: {error.strerror}") from error
 
 
 def hold(folder: str) -> int:

@@ -185,9 +185,19 @@ class GenwsgiApplication(WSGIApplication, _Run):
         if self.cfg.uid != os.geteuid():
             give_state(options["state"], self.cfg.uid, self.cfg.gid)
         if self._named_directory() is not None:
-            self._notice = Notice(self.directory.path, self.cfg.uid, self.cfg.gid)
-            self._notice.put_up()
+            self._put_up_notice(self.directory.path)
         return report
+
+    def _put_up_notice(self, path: str) -> None:
+        """Have ``genwsgictl`` find this server by itself, if that can be."""
+        try:
+            self._notice = Notice(path, self.cfg.uid, self.cfg.gid)
+        except RunDirectoryError as error:
+            logging.getLogger(LOGGER).warning(
+                "genwsgictl finds this server with --run-dir %s only: %s", path, error
+            )
+        else:
+            self._notice.put_up()
 
     def _named_directory(self) -> str | None:
         # A check needs none that a server may be using.

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from genwsgi.deploy.framing import clip
+from genwsgi.deploy.rundir import private_folder
 from genwsgi.deploy.running import in_words
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError
@@ -112,7 +112,7 @@ def _readable_store(app: GenwsgiApplication) -> Iterator[str | None]:
     if cfg.uid == os.geteuid():
         yield None
         return
-    folder = tempfile.mkdtemp(prefix="genwsgi-")
+    folder = private_folder(cfg.uid)
     try:
         os.chown(folder, cfg.uid, cfg.gid)
         yield folder

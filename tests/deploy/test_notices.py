@@ -121,3 +121,15 @@ def test_a_folder_is_looked_through_once(short: str, monkeypatch: pytest.MonkeyP
     """However many names it has."""
     monkeypatch.setattr(tempfile, "tempdir", os.path.join(short, "."))
     assert [os.path.realpath(path) for path in bases()].count(short) == 1
+
+
+def test_no_folder_of_temporary_files_can_be_written(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then servers are looked for where the user's run-time files are."""
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert short in bases()

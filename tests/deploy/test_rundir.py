@@ -65,6 +65,18 @@ def test_without_a_path_a_temporary_directory_is_made(
     assert os.path.dirname(RunDirectory.create().path) == os.path.join(short, "temporary")
 
 
+def test_no_folder_of_temporary_files_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a server that was given no directory says so in one line, with what to do."""
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(RunDirectoryError, match=r"can't be written, nor any other .*; set TMPDIR"):
+        RunDirectory.create()
+
+
 def test_nameless_directories_that_were_left_are_removed(
     short: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

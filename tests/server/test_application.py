@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,6 +202,25 @@ def test_a_run_directory_with_a_name_is_found_as_long_as_the_server_is_there(
         assert app.directory.server() == (os.getpid(), "myapp:app")
         app.close()
         assert place not in places()
+
+
+def test_a_server_that_no_place_can_tell_of_serves_without(
+    command: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no folder of temporary files can be written, one line says how it is found."""
+
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    app = command("--run-dir", "run", "myapp")
+    try:
+        app.open()
+        assert app.directory is not None
+        shown = f"genwsgictl finds this server with --run-dir {app.directory.path} only: "
+        assert shown in caplog.text
+    finally:
+        app.close()
 
 
 def test_a_second_server_on_the_way_to_replace_the_first(
