@@ -6,15 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-#: Buckets for each doubling of a time: a bucket is 1.1 % wide.
-PER_OCTAVE = 64
+#: Buckets for each doubling of a time: a bucket is 2.2 % wide.
+PER_OCTAVE = 32
 
 #: The shortest time that is told from none, in seconds.
 SHORTEST = 1e-6
 
 
 class Histogram:
-    """How many times were how long, to within 1.1 %; the longest is kept as it is.
+    """How many times were how long, to within 2.2 %; the longest is kept as it is.
 
     :ivar counts: bucket → how many.
     :ivar longest: in seconds.

@@ -77,5 +77,5 @@ class Results:
         """Keep it, the old file until the new one is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.part")
-        beside.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        beside.write_text(json.dumps(asdict(self), separators=(",", ":")) + "\n")
         os.replace(beside, path)

@@ -20,10 +20,10 @@ def counted(times: list[float]) -> Histogram:
 
 
 @given(TIMES, st.sampled_from([0.1, 0.5, 0.9, 0.99, 0.999]))
-def test_a_quantile_is_right_to_one_hundredth(times, share):
-    """A quantile is within 1.1 % of the time that so many of all were not longer than."""
+def test_a_quantile_is_right_to_two_hundredths(times, share):
+    """A quantile is within 2.2 % of the time that so many of all were not longer than."""
     exact = sorted(times)[max(0, math.ceil(share * len(times)) - 1)]
-    assert counted(times).quantile(share) == pytest.approx(exact, rel=0.011)
+    assert counted(times).quantile(share) == pytest.approx(exact, rel=0.022)
 
 
 @given(TIMES)
