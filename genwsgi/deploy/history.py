@@ -28,6 +28,12 @@ LENGTH: Final = 50
 #: The room that one text of an entry may take, in bytes: an answer has to hold all of them.
 _LONGEST: Final = 2000
 
+#: The room that a line may take, in bytes, for the same reason.
+_LONGEST_LINE: Final = framing.MAX_FRAME // (LENGTH + 1)
+
+#: The end of the last year that has four digits, in seconds since the epoch.
+_LAST_TIME: Final = 253402300799
+
 _PROBLEM: Final = "history"
 
 
@@ -162,7 +168,7 @@ class History:
                 os.unlink(temporary)
 
     def _read(self) -> tuple[HistoryEntry, ...]:
-        """What is on disk.  A line that is none of ours is passed over, and the log says so."""
+        """What is on disk.  Lines that are none of ours are passed over, and the log says so."""
         if self._path is None:
             return ()
         try:
@@ -174,15 +180,33 @@ class History:
             reason = f"the history of deploys can't be read from {self._path}: {error.strerror}"
             self._problems.begin(_PROBLEM, f"{reason}; give another --state-dir")
             return ()
-        entries = []
+        entries, damaged = [], []
         for number, line in enumerate(lines, 1):
             try:
-                entries.append(framing.read(HistoryEntry, line))
+                entries.append(_entry(line))
             except ProtocolError as error:
-                self._log.warning(
-                    "%s, line %d is passed over, for it is damaged: %s", self._path, number, error
-                )
+                damaged.append(f"line {number}: {error}")
+        if damaged:
+            self._log.warning(
+                "%s: lines that are passed over, for they are damaged: %d; the first is %s",
+                self._path,
+                len(damaged),
+                damaged[0],
+            )
         return tuple(entries[-LENGTH:])
+
+
+def _entry(line: bytes) -> HistoryEntry:
+    """Return what a line of the file says.
+
+    :raises ProtocolError: it is no entry, or one that could not be shown.
+    """
+    if len(line) > _LONGEST_LINE:
+        raise ProtocolError(f"it takes {len(line)} bytes, more than {_LONGEST_LINE}")
+    entry = framing.read(HistoryEntry, line)
+    if not 0 <= entry.time <= _LAST_TIME:
+        raise ProtocolError(f"its time is {entry.time:g}")
+    return entry
 
 
 def _privately(path: str, flags: int) -> int:

@@ -81,8 +81,8 @@ def test_two_servers_of_one_application_share_it(tmp_path: Path) -> None:
     assert one.orders() == ["c", "b", "a"]
 
 
-def test_a_damaged_line_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no entry costs only itself, and the log names the file and the line."""
+def test_damaged_lines_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no entry costs only itself, and one line of the log names the file and the first."""
     kept = Kept(tmp_path)
     kept.add("a")
     kept.add("b")
@@ -90,9 +90,25 @@ def test_a_damaged_line_is_passed_over(tmp_path: Path, caplog: pytest.LogCapture
     damaged = json.dumps({**json.loads(lines[0]), "seconds": "soon"})
     (tmp_path / "history").write_text("\n".join([lines[0][:40], damaged, lines[1], "[]"]))
     assert Kept(tmp_path).orders() == ["b"]
-    assert f"{tmp_path}/history, line 1 is passed over, for it is damaged" in caplog.text
-    assert "line 2" in caplog.text
-    assert "line 4" in caplog.text
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith(
+        f"{tmp_path}/history: lines that are passed over, for they are damaged: 3; the first is "
+        "line 1: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("time", 1e18), ("time", -1.0), ("reason", "x" * 21_000)]
+)
+def test_what_can_not_be_shown_is_damaged(tmp_path: Path, field: str, value: object) -> None:
+    """No line of the file keeps the others from being told."""
+    kept = Kept(tmp_path)
+    kept.add("a")
+    kept.add("b")
+    one, other = (tmp_path / "history").read_text().splitlines()
+    one = json.dumps({**json.loads(one), field: value})
+    (tmp_path / "history").write_text(f"{one}\n{other}\n")
+    assert Kept(tmp_path).orders() == ["b"]
 
 
 def test_what_can_not_be_written_is_a_problem(
