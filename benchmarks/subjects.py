@@ -112,6 +112,9 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
 application = get_wsgi_application()
+
+# As the first request would: a worker that had none yet would serve new views with old code.
+import shop.urls
 """,
 }
 
