@@ -332,6 +332,21 @@ def test_a_closed_body_is_at_its_end() -> None:
     assert steps == ["iter", "close"]
 
 
+def test_a_generator_stays_at_its_end() -> None:
+    """A generator that has ended, or was closed, gives no further block."""
+    host = Host(lambda environ, start_response: (block for block in (b"one", b"two")))
+    ended, closed = host.call(), host.call()
+    assert list(ended) == [b"one", b"two"]
+    assert next(closed) == b"one"
+    closed.close()
+    for body in (ended, closed):
+        assert list(body) == []
+        with pytest.raises(StopIteration):
+            next(body)
+    ended.close()
+    assert host.open == 0
+
+
 def test_an_unbounded_body_is_sent_as_it_comes() -> None:
     """No block is asked for before the server wants it, nor is the length."""
     steps = Steps()
