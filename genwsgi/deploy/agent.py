@@ -13,15 +13,15 @@ import contextlib
 import logging
 import os
 import queue
-import selectors
-import socket
 import threading
 import time
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
+from genwsgi.deploy.abandoned import AbandonedBuilds
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.health import Health
+from genwsgi.deploy.link import Link
 from genwsgi.deploy.parking import Parking
 from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, label
@@ -35,9 +35,6 @@ from genwsgi.steps import step
 
 #: Between two attempts to reach a coordinator that is away, in seconds: first and longest.
 RECONNECT = (0.05, 1.0)
-
-#: How long an abandoned build may go on before the log says where it hangs, in seconds.
-STOP_WITHIN = 5.0
 
 #: Between two looks at how far a build, or a cancellation, is, in seconds.
 GLANCE = 0.05
@@ -82,8 +79,8 @@ class Agent:
         self._prepared: tuple[Release, Generation] | None = None
         self._building: tuple[Release, BackgroundBuild, bool] | None = None
         self._retry_at: float | None = None
-        self._stopping: list[tuple[float, BackgroundBuild, Release]] = []
-        self._socket: socket.socket | None = None
+        self._abandoned = AbandonedBuilds(log)
+        self._link = Link(directory)
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
         self._teller = Teller(live, self._health)
@@ -92,9 +89,6 @@ class Agent:
         self._settled = threading.Event()
         self._leaving = threading.Event()
         self._left = threading.Event()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
 
     def __repr__(self) -> str:
         serves = self._current and label(self._current)
@@ -141,7 +135,7 @@ class Agent:
         """
         self._health.end_serving()
         self._leaving.set()
-        self._wake()
+        self._link.wake()
         self._left.wait(timeout)
 
     def _run(self) -> None:
@@ -155,8 +149,8 @@ class Agent:
                     self._obey()
                 if self._leaving.is_set():
                     for counts in self._teller.requests(last=True):
-                        self._send(counts)
-                    self._send(protocol.Leaving())
+                        self._link.send(counts)
+                    self._link.send(protocol.Leaving())
                     break
                 with contextlib.suppress(RunDirectoryError):
                     self._follow(self._directory.committed())
@@ -167,70 +161,43 @@ class Agent:
                 if not isinstance(error, OSError) or error.errno not in NO_DESCRIPTORS:
                     self._log.exception("the agent stumbled and starts again")
             finally:
-                self._disconnect()
-            self._wait_for_wake(pause)
+                self._link.disconnect()
+            self._link.wait(pause)
             pause = min(2 * pause, RECONNECT[1])
-        for end in (self._wake_in, self._wake_out):
-            end.close()
+        self._link.close()
         self._left.set()
 
     def _connect(self) -> bool:
-        if not self._directory.is_ours():
+        if not self._link.connect():
             return False
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(5.0)
-        try:
-            connection.connect(self._directory.socket)
-        except OSError:
-            connection.close()
-            return False
-        self._socket = connection
         if self._building is not None and not self._building[2]:
             # Its deploy died with the connection, and a new coordinator may give its number to
             # other code: this build must not be taken for that.
             self._drop_build("the coordinator was away")
         prepared = self._prepared[0] if self._prepared else None
-        if not self._send(protocol.Hello(os.getpid(), self._current, prepared)):
+        if not self._link.send(protocol.Hello(os.getpid(), self._current, prepared)):
             return False
         problems = self._teller.begin()
         if problems is not None:
-            self._send(problems)
+            self._link.send(problems)
         return True
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
     def _obey(self) -> None:
         """Do what the coordinator says until it is gone."""
-        decoder = framing.Decoder()
-        connection = self._socket
-        with selectors.DefaultSelector() as selector:
-            selector.register(connection, selectors.EVENT_READ)  # type: ignore[arg-type]
-            selector.register(self._wake_in, selectors.EVENT_READ)
-            while connection is not None and self._socket is connection:
-                if self._leaving.is_set():
-                    return
-                self._health.look()
-                self._tell()
-                self._go_on_cancelling()
-                ready = [key.fileobj for key, _ in selector.select(self._patience())]
-                if self._wake_in in ready or not ready:
-                    self._attend()
-                if connection in ready:
-                    try:
-                        data = connection.recv(65536)
-                    except OSError:
-                        return
-                    if not data:
-                        return
-                    try:
-                        for message in decoder.feed(data):
-                            self._handle(message)
-                    except ProtocolError as error:
-                        self._log.error("the coordinator can't be understood: %s", error)
-                        return
+        while self._link.up and not self._leaving.is_set():
+            self._health.look()
+            self._tell()
+            self._go_on_cancelling()
+            try:
+                messages = self._link.receive(self._patience())
+            except ProtocolError as error:
+                self._log.error("the coordinator can't be understood: %s", error)
+                return
+            self._attend()
+            if messages is None:
+                return
+            for message in messages:
+                self._handle(message)
 
     def _handle(self, message: framing.Message) -> None:
         if isinstance(message, protocol.Welcome):
@@ -299,16 +266,11 @@ class Agent:
     def _ended_build(self, build: BackgroundBuild) -> None:
         """Called on the build's thread."""
         self._ended.put(build)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: then it is awake anyway
-            self._wake_out.send(b"!")
+        self._link.wake()
 
     def _attend(self) -> None:
         """Look after builds that ended, hang, or are to be tried again."""
-        with contextlib.suppress(BlockingIOError):
-            self._wake_in.recv(4096)
+        self._link.awake()
         while True:
             try:
                 build = self._ended.get_nowait()
@@ -322,14 +284,7 @@ class Agent:
                 self._live.discard(build.generation)
         now = time.monotonic()
         self._parking.attend(now, self._prepared[1] if self._prepared else None)
-        for deadline, build, release in self._stopping:
-            if now >= deadline and build.running:
-                self._log.warning(
-                    "the abandoned build of release %s does not stop; it is at\n%s",
-                    label(release),
-                    build.where(),
-                )
-        self._stopping = [entry for entry in self._stopping if now < entry[0] and entry[1].running]
+        self._abandoned.attend(now)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             self._follow(self._directory.committed())
@@ -357,7 +312,7 @@ class Agent:
                 trace,
             )
         failed = protocol.Failed(release.number, clip(str(error)), clip(trace), tuple(additions))
-        self._send(failed)
+        self._link.send(failed)
         if not catch_up:
             self._follow(self._directory.committed())
 
@@ -368,7 +323,7 @@ class Agent:
         if catch_up:
             self._swap()
         else:
-            self._send(protocol.Ready(release.number, seconds))
+            self._link.send(protocol.Ready(release.number, seconds))
 
     def _swap(self) -> None:
         if self._prepared is None:
@@ -394,29 +349,29 @@ class Agent:
     def _tell(self) -> None:
         """Tell the coordinator what is news."""
         for message in self._teller.news():
-            self._send(message)
+            self._link.send(message)
         if self._building is not None and not self._building[2]:
             release, build, _ = self._building
             for told in self._teller.progress(release.number, build.progress):
-                self._send(told)
+                self._link.send(told)
 
     def _cancel(self, number: int) -> None:
         """Begin to end the requests of a replaced generation."""
         cancellation = self._live.cancel(number, self._means)
         if cancellation is None:
-            self._send(protocol.Cancelled(number, 0, 0))
+            self._link.send(protocol.Cancelled(number, 0, 0))
         else:
             self._cancelling.append(cancellation)
 
     def _go_on_cancelling(self) -> None:
         for one in [one for one in self._cancelling if one.step()]:
             self._cancelling.remove(one)
-            self._send(protocol.Cancelled(one.generation, one.ended, one.left))
+            self._link.send(protocol.Cancelled(one.generation, one.ended, one.left))
 
     def _acknowledge(self) -> None:
         current = self._live.current
         if self._current is not None and current is not None:
-            self._send(protocol.Committed(self._current.number, current.number))
+            self._link.send(protocol.Committed(self._current.number, current.number))
 
     def _drop(self, reason: str) -> None:
         """Discard what is prepared or being built."""
@@ -430,33 +385,11 @@ class Agent:
         """Abandon the build that is under way, if there is one."""
         if self._building is not None:
             (release, build, _), self._building = self._building, None
-            where = build.where()
-            build.abandon()
-            self._stopping.append((time.monotonic() + STOP_WITHIN, build, release))
-            self._log.info(
-                "the build of release %s is abandoned: %s; it was at\n%s",
-                label(release),
-                reason,
-                where,
-            )
-
-    def _send(self, message: protocol.FromWorker) -> bool:
-        if self._socket is None:
-            return False
-        try:
-            self._socket.sendall(framing.encode(message))
-        except OSError:
-            self._disconnect()
-            return False
-        return True
+            self._abandoned.add(release, build, reason)
 
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
-        moments = [
-            self._health.due,
-            *self._teller.due,
-            *(deadline for deadline, _, _ in self._stopping),
-        ]
+        moments = [self._health.due, *self._teller.due, *self._abandoned.due]
         if self._cancelling or (self._building is not None and not self._building[2]):
             moments.append(time.monotonic() + GLANCE)
         if self._retry_at is not None:
@@ -464,12 +397,3 @@ class Agent:
         if self._parking.until is not None:
             moments.append(self._parking.until)
         return max(0.0, min(moments) - time.monotonic())
-
-    def _wait_for_wake(self, pause: float) -> None:
-        """Let ``pause`` seconds pass while the coordinator is away, or less if a build ends."""
-        try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._wake_in, selectors.EVENT_READ)
-                selector.select(pause)
-        except OSError:
-            time.sleep(pause)  # there was no descriptor for the selector

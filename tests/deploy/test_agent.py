@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from genwsgi.build import at_once
+from genwsgi.deploy import abandoned
 from genwsgi.deploy import agent as module
 from genwsgi.deploy.agent import Agent, same
 from genwsgi.deploy.control import StatusRequest
@@ -204,8 +205,7 @@ class Worker:
         if thread_of_agent() is not None:
             self.agent.leave(DEADLINE)
         else:
-            self.agent._wake_in.close()
-            self.agent._wake_out.close()
+            self.agent._link.close()
         wait_until(lambda: thread_of_agent() is None, what="the agent's thread ends")
         wait_until(lambda: not builds(), what="its builds end")
 
@@ -622,7 +622,7 @@ def test_log_says_where_an_abandoned_build_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An abandoned build that does not stop is named in the log once, with its stack."""
-    monkeypatch.setattr(module, "STOP_WITHIN", 0.02)
+    monkeypatch.setattr(abandoned, "STOP_WITHIN", 0.02)
     worker.live.codes["code2"] = waits_for(gate)
     connection = worker.start()
     connection.send(Prepare(release(2)))
