@@ -245,7 +245,9 @@ class RunDirectory(Records):
         ``None`` and nothing where they have not been written yet, or can't be read.
         """
         try:
-            with open(self.lock, encoding="utf-8", errors="replace") as file:
+            with open(self.lock, encoding="utf-8", errors="replace", opener=_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return None, ""
                 pid, _, serves = file.read(4096).partition("\n")
         except OSError:
             return None, ""
@@ -295,6 +297,11 @@ def _remove_left_over(base: str, uid: int | None) -> None:
                 pass  # it is in use, or not ours
             finally:
                 directory._let_go()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open ``path``, which may be anybody's, without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def runtime_folder(uid: int | None = None) -> str:

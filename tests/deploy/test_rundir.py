@@ -117,6 +117,19 @@ def test_directory_that_can_not_be_written(short: str) -> None:
         assert refused(place) == "can't be written: File too large"
 
 
+def test_a_pipe_in_the_place_of_a_lock_stops_nobody(short: str) -> None:
+    """Whatever somebody else has put among the temporary files, a server starts."""
+    os.mkdir(os.path.join(short, "genwsgi-other"))
+    os.mkfifo(os.path.join(short, "genwsgi-other", "lock"))
+    run(
+        "import os",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        f"os.environ['XDG_RUNTIME_DIR'] = {short!r}",
+        "RunDirectory.create().remove()",
+    )
+    assert os.listdir(os.path.join(short, "genwsgi-other")) == ["lock"]
+
+
 def test_path_too_long_for_a_socket(short: str) -> None:
     """A path that leaves no room for the socket's name is refused before anything is made."""
     longest = 107 - len("/coordinator.sock")
