@@ -23,6 +23,11 @@ T = TypeVar("T")
 #: the processor, which no pause at all would not.
 PAUSE, GIVE_WAY = 0.001, 0.00001
 
+#: Where requests take all there is, a pause lasts as long as they like: under gevent, until each of
+#: them has had its turn.  So after a pause the builder works for this part of what it took before
+#: the next one, but not so long that a request would feel it, in seconds.
+PART, WORK_MOST = 0.1, 0.01
+
 
 class Builds(Protocol):
     """What a build on a thread of its own needs of whoever builds."""
@@ -92,6 +97,8 @@ class BackgroundBuild:
         self._lock = threading.Lock()
         self._abandoned = False
         self._inside = False
+        # When it is time for the next pause.
+        self._pause_at = 0.0
         self._thread = threading.Thread(
             target=self._run, name=f"genwsgi-build {release}", daemon=True
         )
@@ -180,4 +187,9 @@ class BackgroundBuild:
         self.progress = ("verifying" if checks else "building", done, total)
         if self._abandoned:
             raise BuildAbandoned
+        began = time.monotonic()
+        if began < self._pause_at:
+            return
         time.sleep(PAUSE if self._live.busy() else GIVE_WAY)
+        ended = time.monotonic()
+        self._pause_at = ended + min(PART * (ended - began), WORK_MOST)

@@ -143,17 +143,24 @@ def test_abandoned_before_it_runs_code(site: Site, monkeypatch: pytest.MonkeyPat
     assert os.listdir(os.path.join(site.store.path, "snapshots")) == []
 
 
-def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each module a build pauses while somebody is served, and else only gives way."""
+def pauses_of_builds(monkeypatch: pytest.MonkeyPatch, *, lasting: float) -> list[float]:
+    """Have what builds sleep last ``lasting`` seconds; return what they ask for."""
     pauses: list[float] = []
     sleep = time.sleep
 
     def slept(seconds: float) -> None:
         if threading.current_thread().name.startswith("genwsgi-build"):
             pauses.append(seconds)
+            seconds = lasting
         sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", slept)
+    return pauses
+
+
+def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each module a build pauses while somebody is served, and else only gives way."""
+    pauses = pauses_of_builds(monkeypatch, lasting=0.0)
     site.write(shop="import shop.a\n", shop__a="")
     site.serve()
     for pause in (GIVE_WAY, PAUSE):
@@ -166,6 +173,21 @@ def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         site.live.discard(build.generation)
         if body is not None:
             body.close()
+
+
+def test_is_not_held_up_by_long_pauses(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where requests make pauses long, the build works for longer before the next one."""
+    pauses = pauses_of_builds(monkeypatch, lasting=0.1)
+    names = [f"m{number}" for number in range(50)]
+    site.write(shop="".join(f"import shop.{name}\n" for name in names))
+    site.write(**{f"shop__{name}": "" for name in names})
+    site.serve()
+    pauses.clear()
+    build, done = background(site)
+    assert done.wait(30)
+    assert build.generation is not None
+    assert 1 <= len(pauses) < len(names) / 2
+    site.live.discard(build.generation)
 
 
 def test_build_that_breaks_down_is_told(

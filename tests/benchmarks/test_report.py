@@ -123,7 +123,6 @@ def written(results: Results, folder: Path) -> list[str]:
 
 def test_plots_are_drawn_from_the_results_file(results, tmp_path):
     """Each plot that the page shows is drawn, and the same data is the same file."""
-    pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `bench`")
     shown = {f"{name}.svg" for one in command.sections(results) for name in one.plots}
     assert set(written(results, tmp_path)) == shown
     PLOTS["growth"](results.cases["growth"], tmp_path)
