@@ -118,8 +118,8 @@ class Performer:
 
     def sweep(self) -> None:
         """Remove the snapshots that nobody needs and that are not kept."""
-        if not self._directory.is_whole():
-            return  # what was there is still to be made again
+        if not self._directory.is_whole() or not self._directory.is_ours():
+            return  # what was there is still to be made again, or what is there is another's
         store = self._source.store
         needed = self._decision.needed() | set(filter(store.has, self._kept.digests))
         if needed == self._swept:

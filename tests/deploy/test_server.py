@@ -1025,6 +1025,21 @@ def test_snapshot_that_a_generation_still_needs(host: Host) -> None:
     stored(host)({new.digest})
 
 
+def test_store_of_another_server_is_not_swept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another server writes into the directory that it has now is left alone."""
+    monkeypatch.setattr(host.directory, "is_ours", lambda: False)
+    unfinished = os.path.join(host.source.store.path, "snapshots", "code.json.new")
+    with open(unfinished, "w"):
+        pass
+    host.start()
+    for _ in range(3):
+        host.settled()
+    assert os.path.exists(unfinished)
+    monkeypatch.undo()
+    host.settled()
+    wait_until(lambda: not os.path.exists(unfinished), what="it is swept where it is ours")
+
+
 def test_store_that_can_not_be_swept(
     host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
