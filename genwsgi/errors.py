@@ -191,7 +191,14 @@ class ServerNotFound(GenwsgiError):
 
 
 class ServerUnreachable(GenwsgiError):
-    """A server's coordinator gives no answer in time."""
+    """A server's coordinator gives no answer in time.
+
+    :ivar connected: whether it is there, and only says nothing.
+    """
+
+    def __init__(self, text: str, *, connected: bool = False) -> None:
+        super().__init__(text)
+        self.connected = connected
 
 
 class OptionError(GenwsgiError):

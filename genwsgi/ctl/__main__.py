@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read has seen enough; and there is nobody to be told at the interpreter's end.
         sys.stdout = None
         return Exit.DONE
+    except OSError as error:
+        complain(f"the answer can't be shown: {error.strerror or error}")
+        sys.stdout = None
     return Exit.USAGE
 
 

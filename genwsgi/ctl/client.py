@@ -124,5 +124,6 @@ class Client:
         why = f": {problem}" if problem else ""
         return ServerUnreachable(
             f"no answer from the coordinator of {self._server.run_dir} within "
-            f"{self._timeout:g} s{why}; the workers serve on without it"
+            f"{self._timeout:g} s{why}; the workers serve on without it",
+            connected=not problem,
         )

@@ -37,6 +37,9 @@ exit status:
   130  interrupted (Ctrl-C): the waiting has ended, the order goes on
 """
 
+#: The largest number that a release, or anything else that is counted, can have.
+_MOST: Final = 10**9
+
 #: How long a server has for an answer, in seconds, unless it is told.
 ANSWER: Final = 10.0
 
@@ -129,6 +132,6 @@ def seconds(text: str) -> float:
 def count(text: str) -> int:
     """Return the number from 1 that an argument gives, for argparse."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+    if not 1 <= value <= _MOST:  # or no message could hold it
+        raise argparse.ArgumentTypeError(f"from 1 to {_MOST}")
     return value

@@ -133,7 +133,9 @@ def _run(options: argparse.Namespace, order: OrderRequest | RollbackRequest) -> 
     except ServerUnreachable as error:
         if not session.client.sent:
             raise
-        complain(f"order {order.id} is not over: {error}; see genwsgictl history")
+        late = f"it takes longer than {options.timeout:g} s and goes on"
+        why = late if error.connected else str(error)
+        complain(f"order {order.id} is not over: {why}; see genwsgictl history")
         return Exit.LATE
     if outcome is None:
         session.tell(order=order.id, outcome=None)

@@ -127,6 +127,23 @@ def test_a_reader_that_has_seen_enough_is_no_failure(directory: RunDirectory):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_full_disk_behind_the_output_is_one_line(directory: RunDirectory):
+    """And a status that is not that of success."""
+    command = [sys.executable, "-m", "genwsgi.ctl", "history", "--run-dir", directory.path]
+    with coordinator(directory, lambda request: [HISTORY]), open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    said = "genwsgictl: the answer can't be shown: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("words", [["history", "-n", "0"], ["rollback", "99999999999999999999"]])
+def test_numbers_that_can_not_be_are_refused(words: list[str]):
+    """By the parser: a coordinator hangs up on a message with such a number."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+
+
 def test_interrupted_a_command_ends_quietly(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
