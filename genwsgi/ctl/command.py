@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from genwsgi.ctl.client import Client
 from genwsgi.ctl.find import Server, choose
-from genwsgi.ctl.render import Screen, clean
+from genwsgi.ctl.render import Screen
+from genwsgi.deploy.framing import clean
 
 
 class Exit(enum.IntEnum):

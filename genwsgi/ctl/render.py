@@ -18,6 +18,8 @@ from rich.syntax import Syntax
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from genwsgi.deploy.framing import clean
+
 #: The style of a cell or a line that begins with one of these words.
 _STYLES: Final = {
     "committed": "green",
@@ -186,8 +188,3 @@ def _columns(table: Table) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def _style(text: str) -> str:
     return _STYLES.get(text.partition(" ")[0].rstrip(":"), "")
-
-
-def clean(text: str) -> str:
-    """Return ``text`` with spaces for what would break a line or steer the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -104,6 +104,11 @@ def clip(text: str, limit: int = MAX_TEXT) -> str:
     return head + mark + backwards[::-1]
 
 
+def clean(text: str) -> str:
+    """Return ``text`` with spaces for what would break a line or steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def _room(text: str) -> int:
     """The bytes that ``text`` takes in a frame, without its quotes."""
     return len(json.dumps(text)) - 2

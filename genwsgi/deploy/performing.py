@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from genwsgi.deploy import protocol
@@ -18,7 +19,7 @@ from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.desk import Desk
-from genwsgi.deploy.framing import clip
+from genwsgi.deploy.framing import clean, clip
 from genwsgi.deploy.history import History
 from genwsgi.deploy.journal import Journal
 from genwsgi.deploy.kept import KeptReleases
@@ -87,6 +88,8 @@ class Performer:
 
     def order(self, order: Order, attempt: int = 1) -> None:
         """Have ``order`` decided, for the ``attempt``-th time."""
+        # It may be made of a file's name, or of anything that a client says.
+        order = replace(order, detail=clean(order.detail))
         self.journal.add(order, attempt)
         self._chronicle.ordered(order)
         self.perform(self._decision.order(order, time.monotonic()))

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from genwsgi.ctl.render import Block, Code, Line, Screen, Table, clean, plain
+from genwsgi.ctl.render import Block, Code, Line, Screen, Table, plain
+from genwsgi.deploy.framing import clean
 from tests.ctl.terminal import Terminal
 
 TABLE = Table(

@@ -231,6 +231,16 @@ def test_submitted_order_is_deployed(host: Host, caplog: pytest.LogCaptureFixtur
     assert host.directory.orders() == []
 
 
+def test_why_an_order_is_given_is_one_line(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """A file's name, or what a client says, neither adds lines to the log nor steers a terminal."""
+    server = host.start()
+    one = host.worker(101)
+    host.write(2)
+    server.submit("watch", "changed: a\n[INFO] all is well\x1b[2J.py")
+    assert one.expect(Prepare).release.detail == "changed: a [INFO] all is well [2J.py"
+    assert "deploy by watch: changed: a [INFO] all is well [2J.py" in caplog.text
+
+
 def test_order_given_before_the_coordinator_runs(host: Host) -> None:
     """What a trigger submits before the loop runs is done by it."""
     host.write(2)
