@@ -22,6 +22,7 @@ from typing import Any
 from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation import effects
+from genwsgi.isolation.audit import no_search
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.roots import OUTSIDE, name_holder, thread_place
 from genwsgi.steps import step
@@ -202,7 +203,8 @@ class Janitor:
     def _collect(self) -> None:
         """Collect, see who is gone, and look for what holds the others."""
         self._wait_for_quiet()
-        gc.collect()
+        with no_search(QUIET):
+            gc.collect()
         left = []
         for one in self._left:
             if one.gone:

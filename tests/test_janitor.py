@@ -17,6 +17,7 @@ import pytest
 
 from genwsgi import janitor
 from genwsgi.generations.status import GenerationStatus
+from genwsgi.isolation import audit
 from genwsgi.isolation.roots import OUTSIDE, name_holder
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
@@ -214,6 +215,34 @@ def test_moment_of_the_collection(
     began = time.monotonic()
     made._collect()
     assert least <= collect.at - began < most + 0.5
+
+
+def test_waits_for_the_end_of_a_search(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is collected while a build looks through what is there, and the other way round."""
+    collecting: list[bool] = []
+    searching: list[bool] = []
+    collect, search = gc.collect, audit._Look.search
+
+    def collected() -> int:
+        collecting.append(audit._searching.locked())
+        return collect()
+
+    def searched(self: Any, *arguments: Any) -> Any:
+        searching.append(audit._searching.locked())
+        return search(self, *arguments)
+
+    monkeypatch.setattr(gc, "collect", collected)
+    monkeypatch.setattr(audit._Look, "search", searched)
+    site.write(shop="")
+    for _ in range(2):
+        site.serve()
+    wait_until(lambda: collecting, what="a collection")
+    assert all(collecting)
+    assert searching
+    assert all(searching)
+    with audit.no_search(1.0), audit.no_search(0.0):
+        pass
+    assert not audit._searching.locked()
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import builtins
 import gc
+import threading
 import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Context, ContextVar, Token
 from types import (
     BuiltinFunctionType,
@@ -43,10 +45,16 @@ DEPTH = 8
 #: What one package may cost.
 OBJECTS = 100_000
 
-#: After so many objects of a kind others get the processor, for :data:`PAUSE` seconds: as little as
-#: lets a thread that waits for it have it, which no pause at all would not.
+#: So many objects of a kind are looked at in one go.  After :data:`WORK` seconds others get the
+#: processor, for :data:`PAUSE` seconds: as little as lets a thread that waits for it have it, which
+#: no pause at all would not.  Not more often: each pause lasts as long as requests like, and what
+#: the search has in its hands can't be collected meanwhile.
 SLICE = 1000
+WORK = 0.002
 PAUSE = 0.00001
+
+#: How long a search waits for the end of another, or of a collection, in seconds.
+PATIENCE = 10.0
 
 #: What leads nowhere, or to whatever runs at the moment and is nobody's registry.
 _LEAVES = frozenset(
@@ -73,16 +81,39 @@ _name_of_class: Callable[[type], str] = vars(type)["__name__"].__get__
 _target: Callable[[Any], object] = weakref.ref.__call__
 
 
+#: Held by whoever searches, and by whoever collects: what a search has in its hands looks as if it
+#: were held by somebody.  It is taken by itself, and no code of the application's runs under it.
+_searching = threading.Lock()
+
+
+@contextmanager
+def no_search(timeout: float) -> Iterator[None]:
+    """Wait at most ``timeout`` seconds until nobody searches, and let nobody begin meanwhile."""
+    alone = _searching.acquire(timeout=timeout)
+    try:
+        yield
+    finally:
+        if alone:
+            _searching.release()
+
+
 def audit(
     packages: Mapping[str, Collection[str]], tables: Collection[ModuleTable]
 ) -> dict[str, str]:
     """Return the packages that hold something of the generations, and what.
 
-    Any thread; others run in between.
+    Any thread; others run in between, but no other search and no collection.
 
     :param packages: shared packages, each with the names of its loaded modules.
     :param tables: of the living generations.
     """
+    with no_search(PATIENCE):
+        return _holding(packages, tables)
+
+
+def _holding(
+    packages: Mapping[str, Collection[str]], tables: Collection[ModuleTable]
+) -> dict[str, str]:
     look = _Look(tables)
     places = {name: list(_places(modules)) for name, modules in sorted(packages.items())}
     together = [obj for found in places.values() for _, names in found for obj in names.values()]
@@ -139,6 +170,7 @@ class _Look:
         self._living = [(table.builtins, table.modules) for table in tables]
         self._builtins = {id(builtins) for builtins, _ in self._living}
         self._classes: dict[type, bool] = {}
+        self._pause_at = time.monotonic() + WORK
 
     def nearest(self, places: list[_Place]) -> str | None:
         """Return in words what of a generation the places lead to in the fewest steps, if any."""
@@ -153,7 +185,7 @@ class _Look:
                         return f"holds {called(held)} ({'.'.join((*path, name))})"
         return None
 
-    def search(self, level: list[Any], most: int, depth: int = DEPTH) -> Any:
+    def search(self, objects: list[Any], most: int, depth: int = DEPTH) -> Any:
         """Return something that belongs to a generation and that the objects lead to, or ``None``.
 
         Level by level, and of each level kind by kind: there are many objects and few kinds.
@@ -162,30 +194,35 @@ class _Look:
         :param depth: how many levels to look at.
         """
         seen: set[int] = set()
-        kept = []
+        # Nothing may take the place of what has been seen.
+        kept: list[Any] = []
+        level: dict[int, Any] = {}
+        _add(level, objects)
         for _ in range(depth):
-            fresh = {id(obj): obj for obj in level if type(obj) not in _LEAVES}
-            for known in fresh.keys() & seen:
-                del fresh[known]
-            if not fresh or len(seen) > most:
+            for known in level.keys() & seen:
+                del level[known]
+            if not level or len(seen) > most:
                 break
-            seen |= fresh.keys()
-            # Nothing may take the place of what has been seen.
-            kept.append(fresh)
+            seen |= level.keys()
+            kept += level.values()
             kinds: defaultdict[type, list[Any]] = defaultdict(list)
-            for obj in fresh.values():
+            for obj in level.values():
                 kinds[type(obj)].append(obj)
-            level = []
+            level = {}
             for kind in kinds:
                 for start in range(0, len(kinds[kind]), SLICE):
-                    if start:
-                        time.sleep(PAUSE)
+                    self._breathe()
                     found = self._through(kind, kinds[kind][start : start + SLICE], level)
                     if found is not None:
                         return found
         return None
 
-    def _through(self, kind: type, objects: list[Any], level: list[Any]) -> Any:
+    def _breathe(self) -> None:
+        if time.monotonic() >= self._pause_at:
+            time.sleep(PAUSE)
+            self._pause_at = time.monotonic() + WORK
+
+    def _through(self, kind: type, objects: list[Any], level: dict[int, Any]) -> Any:
         """Return one of the objects, which are of one kind, that belongs to a generation.
 
         Add to ``level`` what they hold by themselves: nothing that they have from class or module.
@@ -195,7 +232,7 @@ class _Look:
                 if id(function.__builtins__) in self._builtins:
                     return function
                 if not _is_plain(function):
-                    level += _held_by(function)
+                    _add(level, _held_by(function))
             return None
         if issubclass(kind, type):
             return next(filter(self._is_theirs, objects), None)
@@ -209,10 +246,10 @@ class _Look:
                     return names
             objects = [names for names in objects if "__builtins__" not in names]
         # The collector knows nothing of instances that have but slots, or nothing at all.
-        level.append(kind)
-        level += gc.get_referents(*objects)
+        _add(level, [kind])
+        _add(level, gc.get_referents(*objects))
         if issubclass(kind, weakref.ref):
-            level += [held for held in map(_target, objects) if type(held) is FunctionType]
+            _add(level, [held for held in map(_target, objects) if type(held) is FunctionType])
         return None
 
     def _is_theirs(self, cls: type) -> bool:
@@ -223,6 +260,14 @@ class _Look:
 
     def _any(self, obj: Any) -> bool:
         return any(belongs(obj, builtins, modules) for builtins, modules in self._living)
+
+
+def _add(level: dict[int, Any], objects: Iterable[Any]) -> None:
+    """Add those of the objects that may lead somewhere, each once: most are named again and again.
+
+    What is left out here takes no memory until the end of the search.
+    """
+    level.update({id(obj): obj for obj in objects if type(obj) not in _LEAVES})
 
 
 def _is_global(cls: Any) -> bool:

@@ -6,8 +6,12 @@ import ctypes
 import gc
 import os
 
-#: ``M_ARENA_MAX`` of the GNU C library's ``mallopt(3)``.
-ARENA_MAX = -8
+#: ``M_ARENA_MAX`` and ``M_MMAP_THRESHOLD`` of the GNU C library's ``mallopt(3)``.
+ARENA_MAX, MMAP_THRESHOLD = -8, -3
+
+#: What is at least as large is given back to the system when it is let go of, in bytes: a build
+#: needs some large blocks for a moment.  The library begins with this, and raises it with each.
+LARGE = 128 << 10
 
 
 def settle() -> None:
@@ -20,11 +24,15 @@ def settle() -> None:
 
     Every build runs on a new thread, and the GNU C library gives threads arenas of their own, each
     of which keeps what a build has once needed.  Python code gains nothing from several: it holds
-    the interpreter's lock while it allocates.  ``MALLOC_ARENA_MAX``, if it is set, is let stand.
+    the interpreter's lock while it allocates.  ``MALLOC_ARENA_MAX`` and ``MALLOC_MMAP_THRESHOLD_``,
+    if they are set, are let stand.
     """
     gc.collect()
     gc.freeze()
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
+    if mallopt is None:
+        return
     if "MALLOC_ARENA_MAX" not in os.environ:
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library may have none
-        if mallopt is not None:
-            mallopt(ARENA_MAX, 1)
+        mallopt(ARENA_MAX, 1)
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(MMAP_THRESHOLD, LARGE)

@@ -54,7 +54,8 @@ def _count() -> dict[str, Any]:
     loggers = [logging.root, *logging.Logger.manager.loggerDict.values()]
     return {
         "tables": len(tables),
-        "modules": max((len(table.modules) for table in tables), default=0),
+        # One that is just being made has none yet.
+        "modules": max((len(getattr(table, "modules", ())) for table in tables), default=0),
         "generations": sorted(generation.number for generation in generations),
         "rss": pages * os.sysconf("SC_PAGE_SIZE"),
         "threads": sorted(thread.name for thread in threading.enumerate()),
