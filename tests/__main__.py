@@ -53,7 +53,7 @@ def counts(results: Path, broken: int = 0) -> str:
     :param broken: commands that did not get as far as that.
     """
     total = Counter(errors=broken, tests=broken)
-    for path in results.rglob("*.xml"):
+    for path in results.glob("[0-9]*/*.xml"):
         for suite in ElementTree.parse(path).getroot().iter("testsuite"):
             for name in ("tests", "failures", "errors", "skipped"):
                 total[name] += int(suite.get(name, "0"))

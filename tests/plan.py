@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 from tests.jobs import ROOT, Job
@@ -69,6 +70,7 @@ class Plan:
         self.gate = not quick and pythons.version != CANT_MEASURE
         self._pythons = pythons
         self._results = results
+        self._numbers = count()
         self._left_out = set(LONG) if quick else set()
         self._python = pythons.inside(pythons.version)
         self._files = self._below("tests")
@@ -125,7 +127,10 @@ class Plan:
 
     def _job(self, file: str, version: str, *python: str) -> Job:
         results = self._results / version / f"{file.replace('/', '.')}.xml"
-        command = (*python, *_pytest(f"--junit-xml={results}", file))
+        # A folder of its own: in one for all of them each would clear away what others are at.  The
+        # name is short, because sockets are made in it.
+        folder = self._results / f"t{next(self._numbers)}"
+        command = (*python, *_pytest(f"--junit-xml={results}", f"--basetemp={folder}", file))
         return Job(f"{file} on {version}", command, COMPILED)
 
     def _below(self, *paths: str) -> list[str]:

@@ -78,7 +78,10 @@ def wait_for_host(server: Server, version: str, workers: int = 2) -> None:
             and len(serving_now) == workers
         )
 
-    wait_until(agreed, 30, f"all of {workers} workers on {version}")
+    try:
+        wait_until(agreed, 30, f"all of {workers} workers on {version}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{server.log()}") from None
 
 
 @pytest.fixture
@@ -96,7 +99,13 @@ def kill(pid: int) -> None:
 
 def test_worker_killed_before_prepare(server: Server, tmp_path: Path) -> None:
     """A worker killed just before a deploy is replaced, and the host agrees on the new release."""
-    kill(server.workers()[0])
+    pid = server.workers()[0]
+    kill(pid)
+    # Or it may be the one that is told to build first, and the deploy fails with it.
+    wait_until(
+        lambda: pid not in [worker.pid for worker in server.status().workers],
+        what="the coordinator knows",
+    )
     edit(tmp_path, "v1")
     wait_for_host(server, "v1")
 

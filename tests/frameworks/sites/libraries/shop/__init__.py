@@ -11,7 +11,7 @@ from prometheus_client import Counter, generate_latest
 
 from shop.model import Note
 from shop.schemas import NoteModel, NoteSchema
-from shop.tasks import send
+from shop.tasks import send, sending
 
 VERSION = "v0"
 
@@ -37,7 +37,8 @@ def create_app():
         flask.session["count"] = flask.session.get("count", 0) + 1
         note = NoteModel.model_validate({"text": flask.request.form["text"]})
         flask.session["text"] = note.text
-        send.delay(note.text)
+        with sending:
+            send.delay(note.text)
         return flask.redirect("/")
 
     @app.get("/")

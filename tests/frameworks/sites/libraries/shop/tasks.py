@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
 
 from celery import Celery, Task
 
@@ -12,8 +14,12 @@ app = Celery("shop", broker="filesystem://")
 app.conf.broker_transport_options = {
     "data_folder_in": os.environ["SITE_DATA"],
     "data_folder_out": os.environ["SITE_DATA"],
-    "control_folder": os.environ["SITE_DATA"],
+    # Who declares a queue may read half of the file that another one writes just then.
+    "control_folder": tempfile.mkdtemp(dir=os.environ["SITE_DATA"]),
 }
+
+#: Held while something is sent, for the same reason.
+sending = threading.Lock()
 
 
 class Marked(Task):
