@@ -53,7 +53,7 @@ def counts(results: Path, broken: int = 0) -> str:
     :param broken: commands that did not get as far as that.
     """
     total = Counter(errors=broken, tests=broken)
-    for path in results.glob("[0-9]*/*.xml"):
+    for path in results.rglob("*.xml"):
         for suite in ElementTree.parse(path).getroot().iter("testsuite"):
             for name in ("tests", "failures", "errors", "skipped"):
                 total[name] += int(suite.get(name, "0"))
@@ -77,7 +77,8 @@ def main() -> int:
     pythons = find()
     good = enough(pythons)
     with tempfile.TemporaryDirectory() as scratch:
-        plan = Plan(pythons, Path(scratch), options.quick)
+        results = Path(scratch, "results")
+        plan = Plan(pythons, results, Path(scratch), options.quick)
         done = run("checks", checks())
         if all(one.good for one in done if one.job == ENVIRONMENTS):
             done += (begun := run("collection", plan.begin()))
@@ -94,9 +95,9 @@ def main() -> int:
         if not good:
             print("FAILED  another CPython than this one is needed")
         for version in pythons.found:
-            print(f"on {version}: {counts(Path(scratch, version))}", flush=True)
+            print(f"on {version}: {counts(results / version)}", flush=True)
         # Of pytest's and of all checks' statuses 0 and 1 are the ones with a result.
-        print(counts(Path(scratch), sum(one.status not in (0, 1) for one in done)), flush=True)
+        print(counts(results, sum(one.status not in (0, 1) for one in done)), flush=True)
     return 1 if failed or not good else 0
 
 

@@ -63,13 +63,15 @@ class Plan:
 
     :param results: the folder where pytest writes its results as JUnit XML: a folder for each
         version, with a file for each job.
+    :param scratch: where each job has a folder for what its tests make; with a short path.
     :param quick: without the tests of processes, and so without the gate.
     """
 
-    def __init__(self, pythons: Pythons, results: Path, quick: bool) -> None:
+    def __init__(self, pythons: Pythons, results: Path, scratch: Path, quick: bool) -> None:
         self.gate = not quick and pythons.version != CANT_MEASURE
         self._pythons = pythons
         self._results = results
+        self._scratch = scratch
         self._numbers = count()
         self._left_out = set(LONG) if quick else set()
         self._python = pythons.inside(pythons.version)
@@ -129,7 +131,7 @@ class Plan:
         results = self._results / version / f"{file.replace('/', '.')}.xml"
         # A folder of its own: in one for all of them each would clear away what others are at.  The
         # name is short, because sockets are made in it.
-        folder = self._results / f"t{next(self._numbers)}"
+        folder = self._scratch / f"t{next(self._numbers)}"
         command = (*python, *_pytest(f"--junit-xml={results}", f"--basetemp={folder}", file))
         return Job(f"{file} on {version}", command, COMPILED)
 
