@@ -22,7 +22,7 @@ from typing import Any
 from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation import effects
-from genwsgi.isolation.audit import no_search
+from genwsgi.isolation.audit import PATIENCE, no_search
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.roots import OUTSIDE, name_holder, thread_place
 from genwsgi.steps import step
@@ -58,7 +58,7 @@ class Held:
     replaced: float | None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Retired:
     """What is remembered of a generation that was torn down: nothing that keeps it alive."""
 
@@ -203,17 +203,17 @@ class Janitor:
     def _collect(self) -> None:
         """Collect, see who is gone, and look for what holds the others."""
         self._wait_for_quiet()
-        with no_search(QUIET):
+        with no_search(PATIENCE):
             gc.collect()
-        left = []
-        for one in self._left:
-            if one.gone:
-                self._is_gone(one)
-            else:
-                left.append(one)
-                # At the end of everything nobody would do anything about it.
-                if not self._ended:
-                    self._is_held(one)
+            left = [one for one in self._left if not one.gone]
+            gone = [one for one in self._left if one not in left]
+            # At the end of everything nobody would do anything about it.
+            holders = [None if self._ended else self._holder(one) for one in left]
+        for one in gone:
+            self._is_gone(one)
+        for one, holder in zip(left, holders, strict=True):
+            if holder is not None:
+                self._is_held(one, holder)
         self._left = left
         self._tell()
 
@@ -238,12 +238,15 @@ class Janitor:
             places = ", ".join(f"{thread.name} at {thread_place(thread)}" for thread in left)
             log.warning("%s has retired but its threads still run: %s", one.name, places)
 
-    def _is_held(self, one: _Retired) -> None:
+    def _holder(self, one: _Retired) -> str | None:
+        """Return what holds it; ``None``: it has only just been found not to be gone."""
         if not one.looked:
             one.looked, one.again = True, time.monotonic() + GRACE
-            return
+            return None
         threads = frozenset(thread.ident or 0 for thread in list(one.threads))
-        holder = name_holder(one.table, threads, self._kept()) if one.table is not None else ""
+        return name_holder(one.table, threads, self._kept()) if one.table is not None else ""
+
+    def _is_held(self, one: _Retired, holder: str) -> None:
         # What no path leads to may be a build on another thread that just looks through everything:
         # nobody is to be woken for that, so it has to be there at the next look as well.
         sure = holder and (one.holder or not holder.startswith(OUTSIDE))
