@@ -196,7 +196,8 @@ def test_a_hundred_deploys(site: Site) -> None:
         logging.setLogRecordFactory(factory)
         def ask():
             logging.getLogger("shop").info("line")
-            return stream.getvalue()
+            # The janitor's own lines come by the same handlers, whenever they come.
+            return [text for text in stream.getvalue().split() if text == "line."]
     """
     level = logging.root.level
     known = len(logging._handlerList)  # type: ignore[attr-defined]
@@ -204,7 +205,7 @@ def test_a_hundred_deploys(site: Site) -> None:
         for version in range(100):
             site.write(shop=configure + f"    VERSION = {version}\n")
             generation = site.serve()
-        assert call(generation, "shop", "ask") == "line.\nline.\n"
+        assert call(generation, "shop", "ask") == ["line.", "line."]
         wait_until(lambda: not site.live.draining(), what="older ones have retired")
         wait_until(
             lambda: len(logging._handlerList) <= known + 4,  # type: ignore[attr-defined]
