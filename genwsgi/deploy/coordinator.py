@@ -29,33 +29,29 @@ from typing import Final
 from genwsgi.deploy.actions import (
     Action,
     Order,
-    Participant,
     Phase,
     Record,
     Report,
     Send,
     Stage,
-    Statistics,
     TakeSnapshot,
 )
-from genwsgi.deploy.control import Status
 from genwsgi.deploy.framing import clip
-from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN, Moves
+from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Abort,
     Committed,
     Failed,
     Generations,
     Hello,
-    OrderOutcome,
     Outcome,
-    Problem,
     Problems,
     Ready,
     Release,
     Welcome,
 )
 from genwsgi.deploy.running import Deploy
+from genwsgi.deploy.view import View
 from genwsgi.deploy.workers import named
 
 __all__ = ["LEGAL", "Action", "Coordinator", "Order", "Record", "Report", "Send", "TakeSnapshot"]
@@ -84,7 +80,7 @@ LEGAL: Final = {
 }
 
 
-class Coordinator(Moves):
+class Coordinator(View):
     """Decides for one host.
 
     :param committed: the release that is recorded as committed.
@@ -270,6 +266,16 @@ class Coordinator(Moves):
         self._serving = pids
         return self._advance(now)
 
+    def generations(self, worker: int, message: Generations) -> None:
+        """``worker`` says how its generations stand, for the status."""
+        if worker in self._workers:
+            self._workers[worker].generations = message.generations
+
+    def problems(self, worker: int, message: Problems) -> None:
+        """``worker`` says what is wrong in it, for the status."""
+        if worker in self._workers:
+            self._workers[worker].problems = message.problems
+
     # -- time
 
     def tick(self, now: float) -> list[Action]:
@@ -311,89 +317,6 @@ class Coordinator(Moves):
         if impatient is None or held or self._phase is Phase.COMMITTING:
             return self._deploy.deadline
         return min(self._deploy.deadline, impatient)
-
-    # -- what can be asked
-
-    @property
-    def phase(self) -> Phase:
-        """What is being done."""
-        return self._phase
-
-    @property
-    def release(self) -> Release:
-        """The committed release."""
-        return self._release
-
-    @property
-    def deploy(self) -> Deploy | None:
-        """The running deploy, to be read only."""
-        return self._deploy
-
-    @property
-    def quiet(self) -> str:
-        """Why the file watch may leave alone what is on disk; empty: there is no reason."""
-        release = self._release
-        if not release.aside:
-            return ""
-        return (
-            f"release {release.number} went back to the code of release {release.back_to}: what it"
-            " has replaced is not deployed again until the files change, or a deploy is ordered"
-        )
-
-    @property
-    def last(self) -> OrderOutcome | None:
-        """The latest outcome of an order."""
-        return self._book.last
-
-    @property
-    def participants(self) -> tuple[Participant, ...]:
-        """The connected workers, in the order in which they connected."""
-        return self._workers.participants()
-
-    def pid(self, worker: int) -> int | None:
-        """The process on connection ``worker``, if it is a worker's."""
-        return self._workers[worker].pid if worker in self._workers else None
-
-    def needed(self) -> frozenset[str]:
-        """The digests of the snapshots that workers serve, have built or may be told to build."""
-        releases = {self._release}
-        if self._deploy is not None and self._deploy.release is not None:
-            releases.add(self._deploy.release)
-        return frozenset(self._workers.digests() | {release.digest for release in releases})
-
-    def status(self, triggers: dict[str, object], problems: tuple[Problem, ...] = ()) -> Status:
-        """The answer to a ``StatusRequest``.
-
-        :param triggers: each trigger's own status.
-        :param problems: the host's.
-        """
-        workers, wrong = self._workers.status(), (*problems, *self._workers.problems())
-        return Status(self._release, self._phase.value, workers, triggers, self.last, wrong)
-
-    def generations(self, worker: int, message: Generations) -> None:
-        """``worker`` says how its generations stand, for the status."""
-        if worker in self._workers:
-            self._workers[worker].generations = message.generations
-
-    def problems(self, worker: int, message: Problems) -> None:
-        """``worker`` says what is wrong in it, for the status."""
-        if worker in self._workers:
-            self._workers[worker].problems = message.problems
-
-    def statistics(self) -> Statistics:
-        """This moment, frozen."""
-        deploy, book = self._deploy, self._book
-        return Statistics(
-            phase=self._phase,
-            release=self._release.number,
-            in_progress=deploy.release.number if deploy and deploy.release else None,
-            workers=len(self._workers),
-            running=book.running.order.id if book.running else None,
-            waiting=book.waiting.order.id if book.waiting else None,
-            orders=book.count,
-            outcomes=dict(book.outcomes),
-            ignored=self._ignored,
-        )
 
     # -- which inputs count
 

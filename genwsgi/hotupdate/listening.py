@@ -15,7 +15,7 @@ from genwsgi.triggers.registry import Trigger
 from genwsgi.triggers.watch import Change, WatchTrigger
 
 if TYPE_CHECKING:
-    from genwsgi.triggers.amqp import obey
+    from genwsgi.triggers.amqp import builder
 
 log = logging.getLogger("genwsgi")
 
@@ -103,9 +103,9 @@ class ProgramBuilder:
     def __init__(self, updater: Updater) -> None:
         self._updater = updater
 
-    def request(self, request: obey.Request, tell: Callable[[obey.Result], None]) -> None:
+    def request(self, request: builder.Request, tell: Callable[[builder.Result], None]) -> None:
         """Have an update made; the updater's thread calls ``tell``."""
-        from genwsgi.triggers.amqp.obey import Result
+        from genwsgi.triggers.amqp.builder import Result
 
         if request.hold:
             reason = "only servers hold a release ready; this program makes its updates at once"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from genwsgi.ctl.__main__ import main
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.listener import Listener
-from genwsgi.triggers.amqp.obey import Request, Result
 from genwsgi.triggers.amqp.settings import Settings
 from tests.helpers import wait_until
 from tests.rabbitmq import Broker, free_ports

@@ -16,7 +16,7 @@ import pytest
 from genwsgi import hotupdate
 from genwsgi.errors import GenwsgiError, OptionError
 from genwsgi.hotupdate.listening import ProgramBuilder
-from genwsgi.triggers.amqp.obey import Request
+from genwsgi.triggers.amqp.builder import Request
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program, reset
 from tests.isolation.sources import Site

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
-from genwsgi.triggers.amqp.obey import Request, Result
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.settings import Settings
 
 _STOPPED = "the application is closed"

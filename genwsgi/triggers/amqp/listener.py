@@ -26,8 +26,9 @@ from typing import Any, Final
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 
+from genwsgi.triggers.amqp.builder import Builder
 from genwsgi.triggers.amqp.memory import Memory
-from genwsgi.triggers.amqp.obey import Builder, Delivery, Obedience
+from genwsgi.triggers.amqp.obey import Delivery, Obedience
 from genwsgi.triggers.amqp.settings import Settings
 
 #: Between two attempts to connect, in seconds: at first, and at most.  Less by chance, so that the

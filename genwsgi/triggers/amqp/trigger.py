@@ -11,7 +11,7 @@ from typing import Any
 from genwsgi.deploy.protocol import OrderOutcome
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import RunDirectoryError
-from genwsgi.triggers.amqp.obey import Request, Result
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.settings import from_options
 from genwsgi.triggers.registry import Submit, Trigger
 

@@ -17,7 +17,7 @@ from genwsgi import GenerationalApp
 from genwsgi.deploy.protocol import OrderOutcome
 from genwsgi.errors import OptionError
 from genwsgi.triggers.amqp.alone import Alone
-from genwsgi.triggers.amqp.obey import Request, Result
+from genwsgi.triggers.amqp.builder import Request, Result
 from tests.helpers import wait_until
 from tests.rabbitmq import Broker
 from tests.triggers.amqp.test_listener import channel

@@ -17,8 +17,8 @@ import pytest
 
 from genwsgi.triggers.amqp import listener as module
 from genwsgi.triggers.amqp import settings as settings_module
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.listener import Listener
-from genwsgi.triggers.amqp.obey import Request, Result
 from genwsgi.triggers.amqp.settings import Settings
 from tests.helpers import wait_until
 from tests.rabbitmq import Broker, free_ports

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.memory import Memory
-from genwsgi.triggers.amqp.obey import Delivery, Obedience, Request, Result
+from genwsgi.triggers.amqp.obey import Delivery, Obedience
 from genwsgi.triggers.amqp.settings import Settings
 from genwsgi.triggers.amqp.signing import is_signed, signed
 

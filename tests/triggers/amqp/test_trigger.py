@@ -9,7 +9,7 @@ from typing import Any
 
 from genwsgi.deploy.protocol import OrderOutcome, Release
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.triggers.amqp.obey import Request, Result
+from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.trigger import CoordinatorBuilder, make
 
 LOG = logging.getLogger("genwsgi")
