@@ -24,9 +24,14 @@ class Phase(str, enum.Enum):
 
 
 class Stage(str, enum.Enum):
-    """How far one worker is in the running deploy."""
+    """How far one worker is in the running deploy.
+
+    One that is told to build and has not begun has nothing to do with the release yet: if it dies,
+    the code has not killed it.
+    """
 
     CONNECTED = "connected"
+    TOLD = "told"
     BUILDING = "building"
     READY = "ready"
     SWAPPING = "swapping"

@@ -24,7 +24,7 @@ from genwsgi.deploy.health import Health
 from genwsgi.deploy.link import Link
 from genwsgi.deploy.parking import Parking
 from genwsgi.deploy.problems import NO_DESCRIPTORS
-from genwsgi.deploy.protocol import Release, label
+from genwsgi.deploy.protocol import Release, Step, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.telling import Teller
 from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
@@ -251,6 +251,10 @@ class Agent:
         # What is committed, or was, is served with whatever scope it has, and is only warmed up:
         # nothing is to be in the way back.
         proved = catch_up or release.back_to is not None
+        size = self._live.size
+        if not catch_up:
+            # Sent before a line of the code runs: if that ends the process, it is known what did.
+            self._link.send(protocol.Building(release.number, Step.BUILDING, 0, size))
         build = BackgroundBuild(
             self._live,
             release.digest,
@@ -259,7 +263,7 @@ class Agent:
             grow=not proved,
             look=look,
             strict=not proved,
-            size=self._live.size,
+            size=size,
         )
         self._building = (release, build, catch_up)
 

@@ -12,6 +12,7 @@ The charter, which the table :data:`LEGAL` keeps (an input that it does not list
   It is ready: preparing.
 * preparing: all others build.  Every connected worker is ready, and every process that serves is
   connected: Record, and committing.  Anything else (a failure, a death, the deadline): Abort, idle.
+  But who dies before it has begun to build is only one less to ask, here and before.
 * holding: all are ready, and the order wants the word first: it comes, and it is preparing again;
   the sender calls it off, anybody fails or dies, or the deadline passes: Abort, idle.
 * canary, preparing or holding, and a worker found that its scope is too small, in a way that is
@@ -40,6 +41,7 @@ from genwsgi.deploy.framing import clip
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
     Committed,
     Failed,
     Generations,
@@ -73,9 +75,9 @@ _ALWAYS: Final = frozenset(
 LEGAL: Final = {
     Phase.IDLE: _ALWAYS,
     Phase.READING: _ALWAYS | {"snapshot_taken", "snapshot_failed"},
-    Phase.CANARY: _ALWAYS | {"ready"},
-    Phase.PREPARING: _ALWAYS | {"ready"},
-    Phase.HOLDING: _ALWAYS | {"ready"},
+    Phase.CANARY: _ALWAYS | {"building", "ready"},
+    Phase.PREPARING: _ALWAYS | {"building", "ready"},
+    Phase.HOLDING: _ALWAYS | {"building", "ready"},
     Phase.COMMITTING: _ALWAYS | {"record_failed"},
 }
 
@@ -199,6 +201,19 @@ class Coordinator(View):
             actions += self._renumber(release)
         return actions + self._advance(now)
 
+    def building(
+        self,
+        worker: int,
+        message: Building,
+        now: float,  # noqa: ARG002 -- as all inputs have it
+    ) -> list[Action]:
+        """``worker`` says that it builds the release in progress."""
+        if not self._enter("building") or not self._about_deploy(worker, message.release):
+            return self._ignore()
+        if self._workers[worker].stage is Stage.TOLD:
+            self._workers[worker].stage = Stage.BUILDING
+        return []
+
     def ready(self, worker: int, message: Ready, now: float) -> list[Action]:
         """``worker`` says that it has built the release in progress."""
         if not self._enter("ready") or not self._about_deploy(worker, message.release):
@@ -252,7 +267,7 @@ class Coordinator(View):
         me = self._workers.pop(worker, None)
         if me is None:
             return self._ignore()
-        if not me.asked:
+        if not me.asked or me.stage is Stage.TOLD:
             return self._advance(now)
         if me.stage is Stage.BUILDING:
             # Code that ends its process looks like this.  One that was ready had survived it.

@@ -60,7 +60,7 @@ class Moves:
         if self._phase is Phase.COMMITTING:
             return [] if workers.at(Stage.SWAPPING) else self._conclude(deploy, now)
         if not workers.at(Stage.READY):
-            if not workers or workers.at(Stage.BUILDING):
+            if not workers or workers.at(Stage.TOLD, Stage.BUILDING):
                 return []
             # Code that was committed before has proved that it kills no process.
             if not deploy.pending.order.back_to:
@@ -69,7 +69,8 @@ class Moves:
         if self._phase is Phase.HOLDING:
             return actions
         self._phase = Phase.PREPARING
-        if not workers.at(Stage.BUILDING) and not workers.absent(self._serving):
+        late = workers.at(Stage.TOLD, Stage.BUILDING) or workers.absent(self._serving)
+        if not late:
             move = self._hold if deploy.hold else self._commit
             actions += move(deploy, deploy.release, now)
         return actions

@@ -98,7 +98,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Building:
-    """How far the worker is with release ``release``: told now and then, and only on the way.
+    """How far the worker is with release ``release``: told before it begins, and now and then.
 
     :ivar stage: one of :class:`Step`.
     :ivar done: how many modules are loaded, or paths verified.

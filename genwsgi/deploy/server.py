@@ -330,6 +330,7 @@ class CoordinatorServer:
             performer.perform(decision.hello(worker, message, now))
         elif isinstance(message, protocol.Building):
             performer.progress(decision.pid(worker), message.stage, message.done, message.total)
+            performer.perform(decision.building(worker, message, now))
         elif isinstance(message, protocol.Ready):
             performer.progress(decision.pid(worker), Step.READY)
             # The decision needs to know who serves before it can say that all are ready.

@@ -52,7 +52,7 @@ class Worker:
     @property
     def asked(self) -> bool:
         """Whether it was told to build the release in progress, which is not committed yet."""
-        return self.stage in (Stage.BUILDING, Stage.READY)
+        return self.stage in (Stage.TOLD, Stage.BUILDING, Stage.READY)
 
     def holds(self, release: Release) -> bool:
         """Whether it has built ``release``."""
@@ -101,7 +101,7 @@ class Workers(dict[int, Worker]):
 
     def _prepare(self, workers: list[int], release: Release, *, look: bool) -> list[Action]:
         for worker in workers:
-            self[worker].stage = Stage.BUILDING
+            self[worker].stage = Stage.TOLD
             self[worker].prepared = release
         return [Send(worker, Prepare(release, look)) for worker in workers]
 
@@ -121,7 +121,7 @@ class Workers(dict[int, Worker]):
 
     def lateness(self, serving: Iterable[int]) -> str:
         """Who keeps a release from being committed, of those here and of those ``serving``."""
-        late = self.at(Stage.BUILDING) or self.at(Stage.CONNECTED)
+        late = self.at(Stage.TOLD, Stage.BUILDING) or self.at(Stage.CONNECTED)
         absent = self.absent(serving)
         reasons = [f"{named(one.pid for one in late)} not ready"] if late else []
         reasons += [f"{named(absent)} not connected"] if absent else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from genwsgi.deploy.actions import Phase
 from genwsgi.deploy.coordinator import Coordinator, Order, Report, Send
-from genwsgi.deploy.protocol import Committed, Hello, Ready, Release
+from genwsgi.deploy.protocol import Building, Committed, Hello, Ready, Release, Step
 
 FIRST = Release(1, "old", "start", "", 0.0)
 NEW = Release(2, "new", "ctl", "by hand", 1000.0)
@@ -47,6 +47,11 @@ class Host:
         """Connect a worker; its pid is 100 more than its connection."""
         return self.call("hello", worker, Hello(pid or 100 + worker, current, prepared))
 
+    def building(self, *workers, release=2):
+        """Say that workers have begun to build."""
+        for worker in workers:
+            self.call("building", worker, Building(release, Step.BUILDING, 0, 0))
+
     def ready(self, *workers, release=2):
         """Say that workers are ready; return the last actions."""
         return [self.call("ready", worker, Ready(release, 0.1)) for worker in workers][-1]
@@ -69,8 +74,10 @@ class Host:
             self.order(hold=HOLD if phase is Phase.HOLDING else 0.0)
         if reached >= way.index(Phase.CANARY):
             self.taken()
+            self.building(1)
         if reached >= way.index(Phase.PREPARING):
             self.ready(1)
+            self.building(2)
         if reached >= way.index(Phase.HOLDING):
             self.ready(2)
         assert self.coordinator.phase is phase

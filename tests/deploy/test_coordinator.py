@@ -19,6 +19,7 @@ from genwsgi.deploy.framing import encode
 from genwsgi.deploy.moves import ACKNOWLEDGE_WITHIN
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
     Commit,
     Committed,
     Failed,
@@ -28,6 +29,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Ready,
     Release,
+    Step,
     Welcome,
 )
 from genwsgi.deploy.running import GROWTHS
@@ -132,6 +134,26 @@ def test_a_worker_that_dies_while_it_builds_aborts_the_deploy():
     assert host.last.outcome == Outcome.FAILED
     assert "102" in host.last.reason
     assert "building" in host.last.reason
+
+
+@pytest.mark.parametrize("phase", [Phase.CANARY, Phase.PREPARING])
+def test_a_worker_that_dies_before_it_has_begun_is_one_less(phase):
+    """A worker that is told to build and goes away before it has begun is nothing to the deploy:
+    where it was to be the first, another one is.
+    """
+    host = Host(3)
+    host.order()
+    host.taken()
+    if phase is Phase.PREPARING:
+        host.building(1)
+        host.ready(1)
+    did = host.call("gone", 1 if phase is Phase.CANARY else 2)
+    assert messages(did) == ([(2, Prepare(NEW))] if phase is Phase.CANARY else [])
+    left = [2, 3] if phase is Phase.CANARY else [3]
+    for worker in left:
+        did = host.ready(worker)
+    assert isinstance(did[0], Record)
+    assert not host.outcomes()
 
 
 def test_a_ready_worker_that_goes_away_aborts_the_deploy():
@@ -355,6 +377,7 @@ def test_a_newcomer_that_dies_aborts_the_deploy():
     """A newcomer that was told to build counts like the others."""
     host = Host(2).to(Phase.PREPARING)
     host.hello(3)
+    host.building(3)
     host.call("gone", 3)
     assert host.outcomes() == [("a", Outcome.FAILED)]
 
@@ -470,6 +493,7 @@ EVENTS: dict[str, tuple[object, ...]] = {
     "snapshot_taken": (),
     "snapshot_failed": ("no", ""),
     "hello": (3, Hello(103, FIRST, None)),
+    "building": (2, Building(2, Step.BUILDING, 3, 9)),
     "ready": (2, Ready(2, 0.1)),
     "failed": (2, Failed(9, "no", "")),
     "committed": (2, Committed(9, 9)),
@@ -493,6 +517,7 @@ def test_every_event_in_every_phase_keeps_to_the_table(phase, event):
         assert did == []
         assert after == dataclasses.replace(before, ignored=before.ignored + 1)
     elif event not in ("failed", "committed") and (phase, event) not in (
+        (Phase.CANARY, "building"),
         (Phase.CANARY, "ready"),
         (Phase.HOLDING, "ready"),
     ):
@@ -504,6 +529,8 @@ def test_every_event_in_every_phase_keeps_to_the_table(phase, event):
 @pytest.mark.parametrize(
     ("name", "worker", "message"),
     [
+        ("building", 2, Building(3, Step.BUILDING, 3, 9)),
+        ("building", 9, Building(2, Step.BUILDING, 3, 9)),
         ("ready", 2, Ready(1, 0.1)),
         ("ready", 2, Ready(3, 0.1)),
         ("ready", 1, Ready(2, 0.1)),
@@ -575,13 +602,17 @@ def test_the_status_tells_the_release_the_phase_and_the_workers():
 
 
 def test_participants_tell_how_far_they_are():
-    """Each worker's stage follows the deploy: connected, building, ready, swapping, connected."""
+    """Each worker's stage follows the deploy: connected, told, building, ready, swapping, and
+    connected again.
+    """
     host = Host(2)
     stages = []
     for step in (
         host.order,
         host.taken,
+        lambda: host.building(1),
         lambda: host.ready(1),
+        lambda: host.building(2),
         lambda: host.ready(2),
         lambda: host.swapped(1),
     ):
@@ -589,7 +620,9 @@ def test_participants_tell_how_far_they_are():
         stages.append([one.stage.value for one in host.coordinator.participants])
     assert stages == [
         ["connected", "connected"],
+        ["told", "connected"],
         ["building", "connected"],
+        ["ready", "told"],
         ["ready", "building"],
         ["swapping", "swapping"],
         ["connected", "swapping"],

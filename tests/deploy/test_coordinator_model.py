@@ -18,6 +18,7 @@ from genwsgi.deploy.actions import Held, Phase
 from genwsgi.deploy.coordinator import Coordinator, Order, Record, Report, Send, TakeSnapshot
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
     Commit,
     Committed,
     Failed,
@@ -26,6 +27,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Ready,
     Release,
+    Step,
     Welcome,
 )
 from genwsgi.deploy.running import GROWTHS
@@ -274,7 +276,11 @@ class Deploys(RuleBasedStateMachine):
         """A worker dies."""
         agent = self.agent(index)
         self.agents.remove(agent)
+        noticed = report and not self.unreported
+        before = self.coordinator.statistics().outcomes
         self.disconnect(agent, report)
+        if noticed and agent.building is None and agent.prepared is None:
+            assert self.coordinator.statistics().outcomes == before, "it had not even begun"
 
     @precondition(lambda self: self.agents)
     @rule(index=st.integers(0, MOST_WORKERS), report=st.booleans())
@@ -344,6 +350,7 @@ class Deploys(RuleBasedStateMachine):
                 self.say(agent, Committed(agent.current.number, 1))
         elif isinstance(message, Prepare):
             agent.building, agent.prepared, agent.look = message.release, None, message.look
+            self.say(agent, Building(message.release.number, Step.BUILDING, 0, 0))
         elif isinstance(message, Commit):
             agent.follow(self.recorded)
             self.say(agent, Committed(agent.current.number, 1))
@@ -440,7 +447,12 @@ class Deploys(RuleBasedStateMachine):
         if number in {release.number for release in known | told if release is not None}:
             return
         if number != self.coordinator.release.number:
-            for message in (Ready(number, 0.1), Failed(number, "x", ""), Committed(number, 1)):
+            for message in (
+                Building(number, Step.BUILDING, 1, 0),
+                Ready(number, 0.1),
+                Failed(number, "x", ""),
+                Committed(number, 1),
+            ):
                 method = getattr(self.coordinator, type(message).__name__.lower())
                 self.perform(method(connection, message, self.now))
         if agent is None and connection not in self.unreported:

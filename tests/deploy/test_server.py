@@ -21,6 +21,7 @@ from genwsgi.deploy.intake import ATTEMPTS
 from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
     Commit,
     Committed,
     Counts,
@@ -34,6 +35,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Ready,
     Release,
+    Step,
     Welcome,
     label,
 )
@@ -775,6 +777,7 @@ def test_worker_that_goes_away_fails_the_deploy(host: Host) -> None:
     client = host.order("a")
     prepare(one)
     other.expect(Prepare)
+    other.send(Building(2, Step.BUILDING, 0, 0))
     other.close()
     assert one.expect(Abort).release == 2
     outcome = client.expect(OrderOutcome)

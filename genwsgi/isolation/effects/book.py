@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.effects import (
+    catalogues,
     checks,
     claims,
     codings,
@@ -55,6 +56,7 @@ _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
     (listeners, listeners.Listeners),
     (codings, codings.Codecs),
     (mimes, mimes.Mimes),
+    (catalogues, catalogues.Catalogues),
     (forks, forks.Forks),
     (signals, signals.Signals),
     (logs, logs.Logs),
