@@ -2,10 +2,11 @@
 
 A store is a folder shared by all processes of one host's server::
 
-    objects/<key>.source     one source file; the key is made from its path and its content, because
-    objects/<key>.<tag>      the bytecode beside it carries the path
-    snapshots/<digest>.json  what a snapshot consists of
+    objects/<key>.source     one source file; the key is made from its content
+    objects/<key>.<tag>      the bytecode beside it; where the file is, is put in when it is read
+    snapshots/<digest>.json  what a snapshot consists of, and where: path and key of each file
 
+So a release in a new folder costs only what has changed in it.
 Everything is written under a temporary name and renamed, so a reader never sees half a file.
 Whoever runs code from a snapshot holds a shared lock on its manifest; :meth:`Store.sweep` removes
 only what nobody holds, and a process that dies lets go by dying.
@@ -35,7 +36,7 @@ from genwsgi.isolation.scope import Addition, Scope
 from genwsgi.isolation.survey import Memory, Stamp, Survey, key_of, survey
 
 #: Version of the manifest; a store is never read by another version of genwsgi than wrote it.
-FORMAT = 2
+FORMAT = 3
 
 #: How often a tree that changes while it is read is read again before giving up.
 ATTEMPTS = 10
@@ -49,6 +50,9 @@ _UNFINISHED = ".new"
 #: Not ".py": a store inside the folder it is a copy of must not look like more code.
 _SOURCE = "source"
 _BYTECODE = f"{sys.implementation.cache_tag}.bin"
+
+#: What bytecode in the store has for the path of its source.
+_NO_PATH = "<store>"
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,12 @@ class Snapshot:
         except FileNotFoundError:
             code = compile(self.source(path), path, "exec", dont_inherit=True)
             with suppress(OSError):  # for the next one who needs it
-                _write(self.store.object_path(key, _BYTECODE), marshal.dumps(code))
+                _write(self.store.object_path(key, _BYTECODE), _marshalled(code))
         except (OSError, ValueError, EOFError, TypeError) as error:
             raise SnapshotError(path, f"its bytecode can't be read: {error}") from error
         if not isinstance(code, CodeType):
             raise SnapshotError(path, "its bytecode is damaged; deploy again")
         if code.co_filename != path:
-            # Python's own cache says under what name the file was compiled.
             _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]
         return code
 
@@ -279,7 +282,7 @@ class Store:
             except OSError:
                 lost.append(path)
                 continue
-            if key_of(path, source) == key:
+            if key_of(source) == key:
                 self._add(path, key, source, strict=False)
             else:
                 lost.append(path)
@@ -322,7 +325,7 @@ class Store:
                 shown = "".join(traceback.format_exception_only(error)).rstrip()
                 raise SourceError(path, f"does not compile: {error}", shown) from error
         else:
-            _write(self.object_path(key, _BYTECODE), marshal.dumps(code))
+            _write(self.object_path(key, _BYTECODE), _marshalled(code))
 
     def _add_installed(
         self, path: str, key: str, source: bytes, stamp: Stamp, have: Collection[str]
@@ -356,6 +359,15 @@ class Store:
         if not os.path.exists(path):
             _write(path, encoded)
         return digest
+
+
+def _marshalled(code: CodeType) -> bytes:
+    """Return ``code`` as bytes, without the path of its file, which may be another one next time.
+
+    CPython 3.13 keeps each path that it reads from marshalled code for as long as the process runs.
+    """
+    _imp._fix_co_filename(code, _NO_PATH)  # type: ignore[attr-defined]
+    return marshal.dumps(code)
 
 
 def _write(path: str, content: bytes) -> None:

@@ -132,7 +132,7 @@ def survey(
         for path in _files(seen, package):
             if path.endswith(".py"):
                 source = seen.read(path)
-                seen.sources[path] = (key_of(path, source), source)
+                seen.sources[path] = (key_of(source), source)
             else:
                 seen.extensions.add(path)
     for path in sorted(extra):
@@ -163,7 +163,7 @@ def _glance(seen: Survey, package: Package, before: Installed | None, kept: Keys
                     now.files[path] = known
                 else:
                     source = seen.read(path)
-                    now.files[path] = seen._stamps[path], key_of(path, source)
+                    now.files[path] = seen._stamps[path], key_of(source)
                     seen.sources[path] = now.files[path][1], source
             else:
                 now.extensions.add(path)
@@ -209,9 +209,9 @@ def _concerns(entry: os.DirEntry[str]) -> bool:
     return entry.name.endswith((".py", *_EXTENSIONS)) and entry.is_file()
 
 
-def key_of(path: str, source: bytes) -> str:
-    """The key of a source file: names its place and its content."""
-    return hashlib.sha256(path.encode("utf-8", "surrogateescape") + b"\0" + source).hexdigest()[:32]
+def key_of(source: bytes) -> str:
+    """The key of a source file: names its content."""
+    return hashlib.sha256(source).hexdigest()[:32]
 
 
 def _stamp(path: str) -> Stamp:

@@ -59,15 +59,28 @@ def test_same_content_same_digest(tree: Tree) -> None:
     assert tree.store.digests() == sorted({first, second})
 
 
-def test_other_path_other_digest(tmp_path: Path) -> None:
-    """The same content at another place is another snapshot: bytecode carries the path."""
-    digests = set()
+def test_same_code_at_another_place(tmp_path: Path) -> None:
+    """The same content at another place is another snapshot, of the same files in the store; each
+    has its own path in all of its code.
+    """
+    store = Store(str(tmp_path / "store"))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         tree = Tree(tmp_path / name)
-        tree.write(__init__="A = 1")
-        digests.add(tree.take())
-    assert len(digests) == 2
+        tree.store = store
+        tree.write(__init__="def outer():\n    def inner():\n        pass\n    return inner\n")
+        snapshot = store.open(tree.take())
+        (path,) = snapshot.files
+        code: CodeType | None = snapshot.code(path)
+        while code is not None:
+            assert code.co_filename == path
+            assert path.startswith(str(tmp_path / name))
+            code = next((one for one in code.co_consts if isinstance(one, CodeType)), None)
+        snapshot.release()
+    assert len(store.digests()) == 2
+    kept = sorted((tmp_path / "store" / "objects").iterdir())
+    assert len(kept) == 2
+    assert not any(str(tmp_path).encode() in one.read_bytes() for one in kept)
 
 
 def test_extra_files_count(tree: Tree) -> None:
