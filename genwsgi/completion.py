@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,7 +28,10 @@ class PrintCompletion(argparse.Action):
         import shtab  # takes long to import, for what is asked for once
 
         _mark(parser, shtab.FILE, shtab.DIRECTORY)
-        print(shtab.complete(parser, str(value)))  # noqa: T201 -- a command talks
+        try:
+            print(shtab.complete(parser, str(value)), flush=True)  # noqa: T201 -- a command talks
+        except BrokenPipeError:
+            sys.stdout = None  # whoever read has seen enough
         parser.exit(0)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
+from genwsgi.heap import trim
 from genwsgi.isolation import effects
 from genwsgi.isolation.audit import PATIENCE, no_search
 from genwsgi.isolation.modules import ModuleTable
@@ -209,6 +210,8 @@ class Janitor:
             gone = [one for one in self._left if one not in left]
             # At the end of everything nobody would do anything about it.
             holders = [None if self._ended else self._holder(one) for one in left]
+        if gone:
+            trim()
         for one in gone:
             self._is_gone(one)
         for one, holder in zip(left, holders, strict=True):

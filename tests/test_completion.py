@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,21 @@ def test_there_is_a_script_for_each_shell(module: str, shell: str):
     assert "genwsgictl" in text if module == "genwsgi.ctl" else "genwsgi" in text
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=text, text=True, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("module", ["genwsgi.ctl", "genwsgi"])
+def test_a_reader_that_has_seen_enough_is_no_error(module: str):
+    """Who reads only the beginning of the script gets no traceback after it."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--print-completion", "bash"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_it_costs_a_start_nothing():

@@ -61,13 +61,22 @@ def retired(site: Site) -> list[GenerationStatus]:
     return [one for one in site.live.status() if one.state == "retired"]
 
 
-def test_says_what_is_gone(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """A generation is logged as retired, and as collected when it is."""
+def test_says_what_is_gone(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generation is logged as retired, and as collected when it is and its memory was given back
+    to the system.
+    """
+    monkeypatch.setattr(janitor, "trim", lambda: janitor.log.info("generation 1's memory is free"))
     site.write(shop="")
     site.serve()
     site.serve()
     wait_until(lambda: "generation 1 is collected" in lines(caplog), what="the log")
-    assert "generation 1 has retired" in lines(caplog)
+    assert lines(caplog)[-3:] == [
+        "generation 1 has retired",
+        "generation 1's memory is free",
+        "generation 1 is collected",
+    ]
     assert lines(caplog, logging.WARNING) == []
     assert [one.number for one in site.live.status()] == [2]
 

@@ -100,6 +100,8 @@ def view(server: Server, status: Status, now: float) -> Iterator[Block]:
         yield Line(f"paused by {status.paused.by} since {since}; genwsgictl resume ends it")
     if status.quiet:
         yield Line(f"quiet: {status.quiet}")
+    if status.trial:
+        yield Line(status.trial)
     for problem in status.problems:
         where = "" if problem.pid is None else f"worker {problem.pid}: "
         yield Line(f"problem since {moment(problem.since)}: {where}{problem.text}")

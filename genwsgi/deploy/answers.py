@@ -42,6 +42,7 @@ class Answers:
     """Answers requests, some of them after the workers have answered.
 
     :param triggers: gives the triggers' status, by name.
+    :param trial: how the running probation stands; empty: none runs.
     :param resumed: called when automatic orders are taken again.
     """
 
@@ -57,6 +58,7 @@ class Answers:
         problems: ProblemBook,
         log: logging.Logger,
         triggers: Callable[[], dict[str, object]],
+        trial: Callable[[], str],
         resumed: Callable[[], object],
     ) -> None:
         self._decision = decision
@@ -68,6 +70,7 @@ class Answers:
         self._problems = problems
         self._log = log
         self._triggers = triggers
+        self._trial = trial
         self._resumed = resumed
         self.inquiries = Inquiries()
 
@@ -107,6 +110,7 @@ class Answers:
             recent=tuple(map(self._with_kept, self._history.latest(RECENT))),
             paused=self._directory.paused(),
             quiet=self._decision.quiet,
+            trial=self._trial(),
         )
 
     def _ask(
@@ -131,8 +135,9 @@ class Answers:
             self._peers.send(peer, answer)
 
     def _with_kept(self, entry: control.HistoryEntry) -> control.HistoryEntry:
-        committed = entry.outcome == Outcome.COMMITTED
-        return replace(entry, kept=committed and (entry.release, entry.digest) in self._kept)
+        kept = entry.outcome == Outcome.COMMITTED and (entry.release, entry.digest) in self._kept
+        # It may have been deleted with the run directory.
+        return replace(entry, kept=kept and self._store.has(entry.digest))
 
     def _diff(self, request: control.DiffRequest) -> control.Diff:
         try:

@@ -184,6 +184,7 @@ class Status:
     :ivar recent: how the latest orders ended, the latest first.
     :ivar paused: why automatic orders are not taken; None: they are.
     :ivar quiet: why the file watch does not deploy what is on disk; empty: it does.
+    :ivar trial: how the running probation stands; empty: none runs.
     """
 
     release: Release
@@ -195,6 +196,7 @@ class Status:
     recent: tuple[HistoryEntry, ...] = ()
     paused: Pause | None = None
     quiet: str = ""
+    trial: str = ""
 
 
 Question = (

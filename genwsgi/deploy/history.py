@@ -7,11 +7,13 @@ coordinators write it: anew as a whole, under another name, so a reader never se
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
+import stat
 from dataclasses import asdict
 from typing import Final
 
@@ -172,7 +174,8 @@ class History:
         if self._path is None:
             return ()
         try:
-            with open(self._path, "rb") as file:
+            # What is no file, as a pipe that nobody writes to, is not to be waited for.
+            with open(self._path, "rb", opener=_without_waiting) as file:
                 lines = file.read().splitlines()
         except FileNotFoundError:
             return ()
@@ -207,6 +210,14 @@ def _entry(line: bytes) -> HistoryEntry:
     if not 0 <= entry.time <= _LAST_TIME:
         raise ProtocolError(f"its time is {entry.time:g}")
     return entry
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
 
 
 def _privately(path: str, flags: int) -> int:

@@ -153,6 +153,7 @@ class CoordinatorServer:
             problems=self._problems,
             log=log,
             triggers=self._ask_triggers,
+            trial=lambda: self._trials.standing(time.monotonic()),
             resumed=self._intake.look_again,
         )
         self._stopped = False
@@ -295,13 +296,13 @@ class CoordinatorServer:
         if self._announce is None:
             return
         decision = self._decision
-        status, running = decision.status({}, self._problems.now), decision.statistics().running
+        standing = decision.statistics()
         word = in_brief(
-            status.release,
-            len(status.workers),
-            deploying=running,
-            last=status.last,
-            problems=status.problems,
+            decision.release,
+            standing.workers,
+            deploying=standing.running,
+            last=decision.last,
+            problems=(*self._problems.now, *decision.found),
         )
         if word != self._announced:
             self._announced = word

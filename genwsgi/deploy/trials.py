@@ -55,6 +55,17 @@ class Trials:
         moments = [running, None if self._left is None else self._left[1]]
         return min((moment for moment in moments if moment is not None), default=None)
 
+    def standing(self, now: float) -> str:
+        """How the running probation stands, in one line; empty: none runs."""
+        if self._probation is None or self._probation.deadline is None:
+            return ""
+        tally = self._tallies.of(self._probation.release)
+        left = max(0.0, self._probation.deadline - now)
+        return (
+            f"release {self._probation.release} is on probation for {left:.0f} s more: it has"
+            f" failed {tally.failed} of {tally.requests} requests"
+        )
+
     def committed(self, release: Release, now: float) -> None:
         """``release`` is the committed one from now on."""
         before, self._release = self._release, release

@@ -51,6 +51,11 @@ class View(Moves):
         """The connected workers, in the order in which they connected."""
         return self._workers.participants()
 
+    @property
+    def found(self) -> tuple[Problem, ...]:
+        """What the workers find wrong; of very many problems the first."""
+        return self._workers.problems()
+
     def pid(self, worker: int) -> int | None:
         """The process on connection ``worker``, if it is a worker's."""
         return self._workers[worker].pid if worker in self._workers else None
@@ -68,7 +73,7 @@ class View(Moves):
         :param triggers: each trigger's own status.
         :param problems: the host's.
         """
-        workers, wrong = self._workers.status(), (*problems, *self._workers.problems())
+        workers, wrong = self._workers.status(), (*problems, *self.found)
         return Status(self._release, self._phase.value, workers, triggers, self.last, wrong)
 
     def statistics(self) -> Statistics:

@@ -62,12 +62,13 @@ def test_all_that_matters_is_shown():
 
 
 def test_what_is_out_of_the_ordinary_comes_first():
-    """A deploy under way, a pause, a watch that keeps quiet, and what is wrong."""
+    """A deploy under way, a pause, a watch that keeps quiet, a probation, and what is wrong."""
     status = replace(
         STATUS,
         phase="preparing",
         paused=Pause("me@host", 1000.0),
         quiet="the files are those that were rolled back from",
+        trial="release 7-ab is on probation for 9 s more: it has failed 0 of 3 requests",
         problems=(
             Problem("disk-full", "no space is left", 1000.0),
             Problem("memory", "it grows", 1000.0, 4711),
@@ -78,8 +79,9 @@ def test_what_is_out_of_the_ordinary_comes_first():
     assert lines[2].startswith("paused by me@host since ")
     assert lines[2].endswith("genwsgictl resume ends it")
     assert lines[3] == "quiet: the files are those that were rolled back from"
-    assert lines[4].endswith(": no space is left")
-    assert lines[5].endswith(": worker 4711: it grows")
+    assert lines[4] == status.trial
+    assert lines[5].endswith(": no space is left")
+    assert lines[6].endswith(": worker 4711: it grows")
 
 
 def test_every_phase_of_a_coordinator_has_words():

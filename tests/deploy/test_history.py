@@ -130,6 +130,10 @@ def test_what_can_not_be_written_is_a_problem(
     (tmp_path / "folder" / "history").mkdir(parents=True)
     unread = Kept(tmp_path / "folder")
     assert "can't be read" in unread.problems.now[0].text
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "history")
+    unread = Kept(tmp_path / "pipe")
+    assert "it is no regular file" in unread.problems.now[0].text
     (tmp_path / "new").symlink_to("/proc/nowhere")
     unwritten = Kept(tmp_path / "new" / "state")
     unwritten.add("a")

@@ -158,6 +158,8 @@ def test_rollback_that_can_not_be_is_refused(host: Host) -> None:
     refused, reason = outcome(3, "d")
     assert refused == Outcome.REFUSED
     assert "release 3 can't be gone back to" in reason
+    kept = [entry.release for entry in ask(host, HistoryRequest(9), History).entries if entry.kept]
+    assert kept == [4]
 
 
 def test_only_so_many_snapshots_are_kept(host: Host) -> None:

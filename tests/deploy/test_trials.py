@@ -53,9 +53,13 @@ def test_release_that_fails_is_left(caplog: pytest.LogCaptureFixture) -> None:
     host.trials.committed(SECOND, 100.0)
     host.hear(101.0, 10, 4)
     assert host.orders == []
+    assert host.trials.standing(101.0) == (
+        f"release {label(SECOND)} is on probation for 29 s more: it has failed 4 of 10 requests"
+    )
     host.hear(101.5, 10, 3, pid=8)
     ((number, why),) = host.orders
     assert number == 1
+    assert host.trials.standing(101.5) == ""
     assert why.startswith("release 2-code2 has failed 7 of the 20 requests of its first 1.5 s")
     assert why in caplog.text
     host.hear(101.6, 30, 20)
