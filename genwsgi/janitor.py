@@ -32,8 +32,9 @@ log = logging.getLogger("genwsgi")
 
 #: Retired generations that come within this time are collected together, in seconds.
 GATHER = 0.2
-#: How long a collection is put off for a moment without requests, in seconds.
-QUIET = 0.4
+#: How long a collection is put off for a moment without requests, in seconds: as a rule, and when
+#: somebody waits for it or the next generation has retired.
+QUIET, HURRIED = 0.4, 0.05
 #: Between two looks for such a moment, in seconds.
 GLANCE = 0.002
 #: What is not gone then is collected once more after this time, in seconds, and only then searched
@@ -115,7 +116,9 @@ class Janitor:
         self._on_end = on_end
         self._undo = tear_down
         self._on_drained = on_drained
-        self._queue: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Generation | threading.Event | None] = queue.SimpleQueue()
+        # Set when what came before them has been collected.
+        self._awaited: list[threading.Event] = []
         self._left: list[_Retired] = []
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -129,6 +132,18 @@ class Janitor:
         """Hand over a generation that has retired.  Any thread; returns at once, never raises."""
         self._coming.add(generation)
         self._queue.put(generation)
+
+    def catch_up(self, timeout: float) -> None:
+        """Have what has retired collected now, and wait for that; for what is held nobody waits.
+
+        Any thread but the janitor's.
+
+        :param timeout: how long to wait, in seconds.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            done = threading.Event()
+            self._queue.put(done)
+            done.wait(timeout)
 
     def held(self) -> list[Held]:
         """Return the generations that have retired but are not gone.  Any thread may ask."""
@@ -149,6 +164,8 @@ class Janitor:
             if came or (look is not None and look <= now):
                 self._left += came
                 self._collect()
+            while self._awaited:
+                self._awaited.pop().set()
         self._on_end()
 
     def _gather(self) -> list[_Retired]:
@@ -158,19 +175,22 @@ class Janitor:
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                generation = self._queue.get(timeout=wait)
+                found = self._queue.get(timeout=wait)
             except queue.Empty:
                 return came
-            if generation is None:
+            if found is None:
                 self._ended = True
+                return came
+            if isinstance(found, threading.Event):
+                self._awaited.append(found)
                 return came
             if not came:
                 deadline = time.monotonic() + GATHER
-            came.append(self._tear_down(generation))
+            came.append(self._tear_down(found))
             self._tell(came)
-            self._coming.discard(generation)
+            self._coming.discard(found)
             # Not to be kept alive by this frame while it waits.
-            del generation
+            del found
 
     def _next_look(self) -> float | None:
         """When to look at those that are held; at the end of everything they are left alone."""
@@ -224,9 +244,12 @@ class Janitor:
         """Wait for a moment in which no request feels a collection, or as few as can be."""
         began = now = time.monotonic()
         least = self._busy()
-        while now < began + QUIET:
+        while True:
+            patience = HURRIED if self._awaited or not self._queue.empty() else QUIET
             leases = self._busy()
-            if leases == 0 or (leases <= least and now > began + QUIET / 2):
+            if leases == 0 or (leases <= least and now > began + patience / 2):
+                return
+            if now >= began + patience:
                 return
             least = min(least, leases)
             time.sleep(GLANCE)

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +80,27 @@ def test_says_what_is_gone(
     ]
     assert lines(caplog, logging.WARNING) == []
     assert [one.number for one in site.live.status()] == [2]
+
+
+def test_a_build_finds_nothing_left_of_what_has_retired(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a build begins, what has retired is collected, and what is held is not waited for."""
+    monkeypatch.setattr(janitor, "GATHER", 30.0)
+    monkeypatch.setattr("genwsgi.live.CATCH_UP", 30.0)
+    site.write(shop="")
+    site.serve()
+    held = site.serve().modules
+
+    def said(line: str) -> bool:
+        return line in lines(caplog)
+
+    for number in (1, 2):
+        wait_until(partial(said, f"generation {number} has retired"), what="teardown")
+        site.serve()
+        assert said("generation 1 is collected")
+    assert not said("generation 2 is collected")
+    assert held.closed
 
 
 def test_names_the_holder(
