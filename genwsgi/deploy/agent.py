@@ -36,8 +36,9 @@ from genwsgi.steps import step
 #: Between two attempts to reach a coordinator that is away, in seconds: first and longest.
 RECONNECT = (0.05, 1.0)
 
-#: Between two looks at how far a build, or a cancellation, is, in seconds.
-GLANCE = 0.05
+#: Between two looks at how far a build is, and a cancellation, in seconds: of a build each is told
+#: to the coordinator, and people see no more.
+LOOK, GLANCE = 0.2, 0.05
 
 #: Before a worker that could not build the committed release tries again, in seconds.
 RETRY = 2.0
@@ -394,7 +395,9 @@ class Agent:
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
         moments = [self._health.due, *self._teller.due, *self._abandoned.due]
-        if self._cancelling or (self._building is not None and not self._building[2]):
+        if self._building is not None and not self._building[2]:
+            moments.append(time.monotonic() + LOOK)
+        if self._cancelling:
             moments.append(time.monotonic() + GLANCE)
         if self._retry_at is not None:
             moments.append(self._retry_at)

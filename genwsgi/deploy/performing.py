@@ -144,9 +144,9 @@ class Performer:
 
     def _carry_out(self, actions: list[Action]) -> None:
         recorded: Release | None = None
-        self._announce()  # before the source is read, which takes its time
         for action in actions:
             if isinstance(action, TakeSnapshot):
+                self._announce()
                 self._take_snapshot(action)
             elif isinstance(action, Record):
                 try:

@@ -38,6 +38,9 @@ from genwsgi.deploy.standing import Word, in_brief
 from genwsgi.deploy.trials import Trials
 from genwsgi.deploy.upkeep import Upkeep
 
+#: How often a deploy looks which workers there are, in seconds: some go without a word.
+SERVING = 0.1
+
 #: What the master writes into the coordinator's pipe when it got a SIGHUP.
 HANG_UP = b"H"
 
@@ -156,6 +159,7 @@ class CoordinatorServer:
             trial=lambda: self._trials.standing(time.monotonic()),
             resumed=self._intake.look_again,
         )
+        self._serving_due = 0.0
         self._stopped = False
 
     def submit(self, trigger: str, detail: str, **order: Any) -> str:
@@ -246,12 +250,12 @@ class CoordinatorServer:
         ]
         due = min([self._upkeep.due, *(moment for moment in moments if moment is not None)])
         left = max(0.0, due - time.monotonic())
-        # Workers come and go without a word to us; see _tick.
-        return left if self._decision.phase == "idle" else min(0.1, left)
+        return left if self._decision.phase == "idle" else min(SERVING, left)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if self._decision.phase != "idle":
+        if self._decision.phase != "idle" and now >= self._serving_due:
+            self._serving_due = now + SERVING
             self._performer.perform(self._decision.serving(self._directory.serving(), now))
         self._performer.perform(self._decision.tick(now))
         self._answers.inquiries.tick(now)
