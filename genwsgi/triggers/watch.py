@@ -19,11 +19,12 @@ from typing import Any
 
 from watchdog.events import FileSystemEvent
 
+from genwsgi.triggers.flood import Flood
 from genwsgi.triggers.paths import Kind, Plan, git_locks, make_plan, trace
 from genwsgi.triggers.reading import Reader
 from genwsgi.triggers.settle import Change, Obstacle, Pace, Settle
 from genwsgi.triggers.sieve import DEFAULT_IGNORE, Sieve, relative
-from genwsgi.triggers.watches import WatchError, Watches
+from genwsgi.triggers.watches import WatchError, Watches, events_kept
 
 __all__ = ["DEFAULT_IGNORE", "Change", "WatchTrigger"]
 
@@ -94,6 +95,7 @@ class WatchTrigger:
         self._watches: Watches | None = None
         self._settle = Settle()
         self._reader = Reader(self._sieve, self._settle)
+        self._flood = Flood(events_kept())
         self._directories: set[str] = set()
         self._check_at = 0.0
         self._again_at = 0.0
@@ -168,6 +170,10 @@ class WatchTrigger:
     def _react(self, batch: list[tuple[float, FileSystemEvent]]) -> None:
         for at, event in batch:
             self._reader.note(at, event, self._plan)
+            self._flood.note(at)
+        if self._flood.over(time.monotonic()) and not self._polling:
+            self._log.info("the file watch: a flood of events; looking at everything")
+            self._reader.stale.add(os.sep)
         if self._reader.stale or time.monotonic() >= self._check_at:
             self._check()
         if self._settle.pending:

@@ -2,7 +2,8 @@
 
 Each watch that watchdog schedules is a thread (and with watchdog 6 an inotify instance, of which a
 user has 128), so a tree gets one recursive watch and not one for each directory that isn't ignored:
-what happens in ``.git`` or ``node_modules`` arrives and is thrown away.  An observer that polls
+what happens in ``.git`` or ``node_modules`` arrives and is thrown away, and may be so much that the
+system loses events (see :mod:`genwsgi.triggers.flood`).  An observer that polls
 would read these directories each time; it is given a listing that leaves them out.
 """
 
@@ -31,6 +32,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.polling import PollingObserverVFS
 
+from genwsgi.triggers.flood import KEPT
 from genwsgi.triggers.paths import Plan, identity
 from genwsgi.triggers.sieve import relative
 
@@ -49,6 +51,9 @@ EVENTS: list[type[FileSystemEvent]] = [
 #: watchdog 7 passes over directories below a recursive watch for which no watch was left.  One
 #: more, of a directory that is in no plan, brings the error to light.
 PROBE = "/proc"
+
+#: How many events inotify keeps for a reader.
+QUEUE = "/proc/sys/fs/inotify/max_queued_events"
 
 
 class WatchError(Exception):
@@ -191,6 +196,15 @@ class _Handler(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         self._emit(event)
+
+
+def events_kept() -> int:
+    """Return how many events the system keeps until they are read; what comes then is lost."""
+    try:
+        with open(QUEUE, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return KEPT
 
 
 def _listing(admits: Callable[[str], bool]) -> Callable[[str | None], Iterator[os.DirEntry[Any]]]:

@@ -594,6 +594,32 @@ def test_an_observer_that_ended_is_replaced(watch, orders, place, monkeypatch, c
     place.nothing_but_the_sentinel(orders)
 
 
+def test_a_change_that_the_system_dropped_in_a_flood_gives_an_order(
+    watch, orders, place, monkeypatch
+):
+    """Its queue was full of what happened in an ignored folder: then the files are looked at."""
+    ignored = place.root / "node_modules"
+    ignored.mkdir()
+    real = watches.Watches.__init__
+
+    def init(self, emit, admits, interval):
+        def full(event):
+            if event.src_path != str(place.module):
+                emit(event)
+
+        real(self, full, admits, interval)
+
+    monkeypatch.setattr(module, "CHECK", 0.05)
+    monkeypatch.setattr(module, "events_kept", lambda: 400)
+    monkeypatch.setattr(watches.Watches, "__init__", init)
+    watch(place.root)
+    for number in range(200):
+        (ignored / f"{number}.js").touch()
+    place.module.write_text("a = 2\n")
+    assert orders.take().paths == (str(place.root),)
+    place.nothing_but_the_sentinel(orders)
+
+
 def test_an_error_of_the_file_system_is_logged_and_tried_again(
     watch, orders, place, monkeypatch, caplog
 ):

@@ -14,8 +14,9 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 
 from genwsgi.triggers import watches as module
+from genwsgi.triggers.flood import KEPT
 from genwsgi.triggers.paths import Plan
-from genwsgi.triggers.watches import PROBE, WatchError, Watches
+from genwsgi.triggers.watches import PROBE, WatchError, Watches, events_kept
 from tests.helpers import wait_until
 
 
@@ -195,6 +196,14 @@ def test_an_observer_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr(module, "Observer", observer)
     with pytest.raises(WatchError, match="max_user_instances"):
         Watches(lambda event: None, lambda path: True, None)
+
+
+def test_the_number_of_events_that_are_kept_is_the_systems(monkeypatch, tmp_path):
+    """Where it can't be read the usual number counts."""
+    monkeypatch.setattr(module, "QUEUE", str(tmp_path / "max_queued_events"))
+    assert events_kept() == KEPT
+    (tmp_path / "max_queued_events").write_text("512\n")
+    assert events_kept() == 512
 
 
 def test_a_warning_in_the_reading_thread_does_not_end_it(watches):
