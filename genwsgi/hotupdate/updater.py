@@ -125,7 +125,7 @@ class Updater:
             if not self.homes:
                 self.homes = tuple(sorted(homes()))
             if self._thread is None:
-                self._running.note(loaded())
+                self._running.begin(loaded())
                 self._start()
 
     def ask(self, request: Request) -> None:

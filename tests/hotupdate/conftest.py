@@ -68,7 +68,7 @@ class Program:
         """Import one of the program's modules, and have hotupdate know it."""
         module = importlib.import_module(name.replace("NAME", self.name))
         if hotupdate.status().last is None:
-            hotupdate._updater._running.note(loaded())
+            hotupdate._updater._running.begin(loaded())
         return module
 
     def update(self, *names: str, path: Path | None = None) -> Update:
