@@ -56,7 +56,8 @@ class Memory:
         self._path = path
         self._log = log
         self._entries: dict[str, Entry] = {}
-        self._nameless: dict[str, str] = {}
+        # Digests, the latest last.
+        self._nameless: dict[str, None] = {}
         self._floor = 0.0
         self._on_floor: list[str] = []
         self._newest = 0.0
@@ -102,14 +103,14 @@ class Memory:
             entry.outcome, entry.fields, entry.replies = outcome, {}, []
             self._keep()
 
-    def is_done(self, body: bytes, committed: str) -> bool:
-        """Whether this message without an id has led to what is committed now."""
-        return self._nameless.get(_digest(body)) == committed
+    def is_known(self, body: bytes) -> bool:
+        """Whether a message of these bytes, without an id, was accepted here before."""
+        return _digest(body) in self._nameless
 
-    def done(self, body: bytes, committed: str) -> None:
-        """Note that this message without an id has led to what is committed now."""
+    def know(self, body: bytes) -> None:
+        """Note that this message without an id was accepted, however it ends."""
         self._nameless.pop(_digest(body), None)
-        self._nameless[_digest(body)] = committed
+        self._nameless[_digest(body)] = None
         while len(self._nameless) > NAMELESS:
             del self._nameless[next(iter(self._nameless))]
         self._keep()
@@ -128,7 +129,7 @@ class Memory:
             with open(path, encoding="utf-8") as file:
                 found = json.load(file)
             self._entries = {order: Entry(**entry) for order, entry in found["entries"].items()}
-            self._nameless, self._floor = found["nameless"], found["floor"]
+            self._nameless, self._floor = dict.fromkeys(found["nameless"]), found["floor"]
             self._on_floor, self._newest = found["on_floor"], found["newest"]
         except FileNotFoundError:
             pass
@@ -141,7 +142,7 @@ class Memory:
         entries = {order: asdict(entry) for order, entry in self._entries.items()}
         content = {
             "entries": entries,
-            "nameless": self._nameless,
+            "nameless": list(self._nameless),
             "floor": self._floor,
             "on_floor": self._on_floor,
             "newest": self._newest,

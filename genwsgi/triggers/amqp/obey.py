@@ -52,7 +52,6 @@ class _Job:
 
     message: Message
     fields: dict[str, Any]
-    body: bytes = b""
     deliveries: list[Delivery] = field(default_factory=list)
     replies: list[list[str]] = field(default_factory=list)
     held: bool = False
@@ -171,7 +170,13 @@ class Obedience:
         return {"outcome": outcome, "step": job.message.step.value}
 
     def _order(self, message: Message, fields: dict[str, Any], delivery: Delivery) -> None:
-        order = message.id or self._same(delivery) or uuid.uuid4().hex
+        # Whatever is committed by now: what has been done since (a rollback) is not undone by a
+        # connection that is made anew. A message that is published anew comes to the host's own
+        # queue as well, which is an order each time.
+        if delivery.late and not message.id and self._memory.is_known(delivery.body):
+            delivery.settle(True)
+            return
+        order = message.id or uuid.uuid4().hex
         job = self._jobs.get(order)
         if job is not None:
             if message.step is Step.DEPLOY and job.message.step is Step.PREPARE:
@@ -193,33 +198,21 @@ class Obedience:
             self._log.log(level, "amqp order %s was seen before: %s", order, ended)
             self._settle(delivery, message, known.outcome)
             return
-        _, committed = self._builder.committed()
-        if delivery.late and not message.id and self._memory.is_done(delivery.body, committed):
-            delivery.settle(True)
-            return
         if message.path:
             fields = {**fields, "physical_path": self._check(message.path)}
-        job = _Job(read(fields), fields, b"" if message.id else delivery.body)
+        job = _Job(read(fields), fields)
         if message.step is Step.DEPLOY and self._memory.find(_prepared(order)) is not None:
             job.note = "it was not held here any more, and was built again"
         if message.step is Step.PREPARE and self._memory.find(order) is not None:
             raise Refusal("it was deployed before it is to be prepared")
         replies = [[delivery.reply_to, delivery.correlation_id]] if delivery.reply_to else []
         self._memory.accept(key, Entry(message.issued_at, {}, fields, replies))
+        if not message.id:
+            self._memory.know(delivery.body)
         self.counts["accepted"] += 1
         self._jobs[order] = job
         self._join(job, delivery)
         self._request(order, job)
-
-    def _same(self, delivery: Delivery) -> str:
-        """Return the order under way that a message without an id has led to, if it is the same.
-
-        Only one that was found can be: had it been sent anew since this host listens, then it would
-        come to the host's own queue as well.
-        """
-        if not delivery.late:
-            return ""
-        return next((key for key, job in self._jobs.items() if job.body == delivery.body), "")
 
     def _word(self, order: str, job: _Job, issued_at: float | None, delivery: Delivery) -> None:
         """The order comes whose release is being prepared here, or held: that is to go live."""
@@ -261,12 +254,10 @@ class Obedience:
         deliveries, job.deliveries = job.deliveries, []
         if not job.held:
             del self._jobs[order]
-            number, committed = self._builder.committed()
+            number, _ = self._builder.committed()
             answer["release"] = number if result.release is None else result.release
             prepare = job.message.step is Step.PREPARE
             self._memory.finish(_prepared(order) if prepare else order, answer)
-            if job.body:
-                self._memory.done(job.body, committed)
         for delivery in deliveries:
             delivery.settle(result.outcome != Outcome.REFUSED)
         for reply_to, correlation_id in job.replies:

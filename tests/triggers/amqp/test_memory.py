@@ -26,15 +26,14 @@ def test_what_was_accepted_is_known_to_the_next_process(tmp_path: Path):
     first.accept("a", entry(5.0))
     first.accept("b", entry())
     first.finish("b", {"outcome": "committed"})
-    first.done(b"body", "digest")
+    first.know(b"body")
     second = Memory(path, LOG)
     assert second.under_way() == {"a": entry(5.0)}
     known = second.find("b")
     assert known is not None
     assert (known.outcome, known.fields, known.replies) == ({"outcome": "committed"}, {}, [])
-    assert second.is_done(b"body", "digest")
-    assert not second.is_done(b"body", "another")
-    assert not second.is_done(b"other", "digest")
+    assert second.is_known(b"body")
+    assert not second.is_known(b"other")
 
 
 def test_an_order_that_is_forgotten_is_not_accepted_again(monkeypatch: pytest.MonkeyPatch):
@@ -91,9 +90,9 @@ def test_messages_without_an_id_are_remembered_up_to_a_number():
     """The oldest of them go."""
     kept = Memory(None, LOG)
     for number in range(memory.NAMELESS + 1):
-        kept.done(b"%d" % number, "digest")
-    assert not kept.is_done(b"0", "digest")
-    assert kept.is_done(b"1", "digest")
+        kept.know(b"%d" % number)
+    assert not kept.is_known(b"0")
+    assert kept.is_known(b"1")
 
 
 def test_a_file_that_is_damaged_or_a_full_disk_costs_the_memory_only(

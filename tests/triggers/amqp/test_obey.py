@@ -254,16 +254,44 @@ def test_an_order_without_an_id_is_done_each_time_it_is_sent():
 
 
 def test_a_latecomer_does_what_it_has_not_done_yet():
-    """Of an order without an id that means: its bytes have not led to what is committed."""
+    """Of an order without an id that means: these bytes were not done here, whatever is committed.
+
+    A rollback, or another order, is not undone as the connection to the broker is made anew.
+    """
     host = Host()
     host.deliver(model_path="shop", late=True)
     host.builder.serves = (2, "digest2")
     host.builder.end()
     host.deliver(model_path="shop", late=True)
     assert len(host.ids) == 1
-    host.builder.serves = (3, "digest3")
+    host.builder.serves = (3, "digest1")
     host.deliver(model_path="shop", late=True)
+    assert len(host.ids) == 1
+    host.deliver(model_path="shop.cart", late=True)
     assert len(host.ids) == 2
+
+
+def test_an_order_without_an_id_that_failed_is_not_tried_at_each_connection():
+    """It was done; who wants it again publishes it again, and then it is a new order."""
+    host = Host()
+    host.deliver(model_path="shop")
+    host.builder.end(Result("failed", None, None, 0.25, "SyntaxError"))
+    host.deliver(model_path="shop", late=True)
+    assert len(host.ids) == 1
+    host.deliver(model_path="shop")
+    assert len(host.ids) == 2
+
+
+def test_an_order_without_an_id_that_a_process_leaves_under_way_is_done_once(tmp_path: Path):
+    """The next process goes on with it, and finds it as a latecomer too."""
+    path = str(tmp_path / "amqp")
+    Host(path).deliver(model_path="shop")
+    after = Host(path)
+    after.rules.resume()
+    after.deliver(model_path="shop", late=True)
+    after.builder.end()
+    after.deliver(model_path="shop", late=True)
+    assert len(after.ids) == 1
 
 
 def test_an_order_for_another_application_is_let_be():
@@ -448,7 +476,7 @@ def test_a_mistake_of_ours_is_a_refusal_too(
     """What we can't cope with is rejected once, with the traceback in the log, and no loop."""
     host = Host()
     monkeypatch.setattr(host.builder, "committed", lambda: 1 / 0)
-    host.deliver(id="a")
+    host.deliver(step="call")
     assert host.settled == [False]
     assert "ZeroDivisionError" in caplog.text
     assert "it broke down here" in host.answers[0]["error"]
