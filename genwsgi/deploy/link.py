@@ -6,15 +6,19 @@ Belongs to the agent's thread; any thread may :meth:`Link.wake` it.
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import time
+import weakref
 
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.rundir import RunDirectory
 
 #: How long the coordinator may take to accept a connection, or to take a message, in seconds.
 PATIENCE = 5.0
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 class Link:
@@ -31,6 +35,7 @@ class Link:
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
+        _links.add(self)
 
     def __repr__(self) -> str:
         return f"<Link, {'up' if self.up else 'down'}>"
@@ -118,3 +123,12 @@ class Link:
         self.disconnect()
         for end in (self._wake_in, self._wake_out):
             end.close()
+
+
+def _after_fork() -> None:
+    """In a child: the connection is its parent's, and ends with that."""
+    for link in list(_links):
+        link.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -5,16 +5,18 @@ One thread, the coordinator's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from genwsgi.deploy import framing
 from genwsgi.deploy.problems import NO_DESCRIPTORS
-from genwsgi.deploy.rundir import peer_uid
+from genwsgi.deploy.rundir import peer_pid, peer_uid
 from genwsgi.errors import ProtocolError
 
 #: Bytes that a peer may leave unread before it is taken for gone.
@@ -23,13 +25,17 @@ BACKLOG = 4 * framing.MAX_FRAME
 
 @dataclass
 class Peer:
-    """One connection, of an agent or of a client."""
+    """One connection, of an agent or of a client.
+
+    :ivar process: a descriptor that tells of the end of the worker's process, if there is one.
+    """
 
     number: int
     socket: socket.socket
     decoder: framing.Decoder = field(default_factory=framing.Decoder)
     outgoing: bytearray = field(default_factory=bytearray)
     worker: bool = False
+    process: int | None = None
 
 
 class Peers:
@@ -64,6 +70,8 @@ class Peers:
         """Close all, without a word to anybody: the coordinator ends."""
         for peer in self._open.values():
             peer.socket.close()
+            if peer.process is not None:
+                os.close(peer.process)
 
     def accept(self, listener: socket.socket) -> None:
         """Take the next connection, if its user may give orders here."""
@@ -83,6 +91,23 @@ class Peers:
         peer = Peer(self._count, connection)
         self._open[peer.number] = peer
         self._selector.register(connection, selectors.EVENT_READ, peer)
+
+    def watch(self, peer: Peer) -> None:
+        """See to it that the end of the worker's process is the end of the connection.
+
+        A process that it has forked holds the connection as well, and may live on.
+        """
+        peer.worker = True
+        if peer.process is not None or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            peer.process = os.pidfd_open(peer_pid(peer.socket))
+        except ProcessLookupError:
+            self._read_out(peer)
+        except OSError:
+            return  # no descriptor is left, or the system has none of the kind
+        else:
+            self._selector.register(peer.process, selectors.EVENT_READ, partial(self._ended, peer))
 
     def serve(self, peer: Peer, events: int) -> None:
         """Write and read what can be: ``events`` is the selector's word for ``peer``."""
@@ -117,6 +142,7 @@ class Peers:
             return
         self._selector.unregister(peer.socket)
         peer.socket.close()
+        self._look_away(peer)
         self._lost(peer)
 
     def send(self, peer: Peer, message: framing.Message) -> None:
@@ -131,6 +157,22 @@ class Peers:
             self.lose(peer)
         else:
             self._flush(peer)
+
+    def _ended(self, peer: Peer, _process: int) -> None:
+        if peer.process is not None:  # it was not lost a moment ago
+            self._look_away(peer)
+            self._read_out(peer)
+
+    def _look_away(self, peer: Peer) -> None:
+        if peer.process is not None:
+            self._selector.unregister(peer.process)
+            os.close(peer.process)
+            peer.process = None
+
+    def _read_out(self, peer: Peer) -> None:
+        """Let nothing more come of a process that is gone: what has come is read, then the end."""
+        with contextlib.suppress(OSError):
+            peer.socket.shutdown(socket.SHUT_RD)
 
     def _flush(self, peer: Peer) -> None:
         try:

@@ -331,7 +331,7 @@ class CoordinatorServer:
         now, worker = time.monotonic(), peer.number
         decision, performer = self._decision, self._performer
         if isinstance(message, protocol.Hello):
-            peer.worker = True
+            self._peers.watch(peer)
             performer.perform(decision.hello(worker, message, now))
         elif isinstance(message, protocol.Building):
             performer.progress(decision.pid(worker), message.stage, message.done, message.total)

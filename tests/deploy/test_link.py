@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -98,3 +99,24 @@ def test_any_thread_ends_the_wait(link: Link, listener: socket.socket, up: bool)
     assert time.monotonic() - began < DEADLINE
     link.awake()
     assert link.receive(0.0) == ([] if up else None)
+
+
+def test_a_forked_process_does_not_hold_the_connection(link: Link, listener: socket.socket) -> None:
+    """The connection ends with the process that made it, though one that it has forked lives on."""
+    link.connect()
+    hold, let_go = os.pipe()
+    with accepted(listener) as coordinator:
+        child = os.fork()
+        if child == 0:
+            os.close(let_go)
+            os.read(hold, 1)
+            os._exit(link.up)
+        os.close(hold)
+        try:
+            assert link.send(Leaving())
+            assert framing.Decoder().feed(coordinator.recv(65536)) == [Leaving()]
+            link.disconnect()
+            assert coordinator.recv(1) == b""
+        finally:
+            os.close(let_go)
+            assert os.waitpid(child, 0)[1] == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -72,6 +73,23 @@ for line in sys.stdin:
     print(b"".join(body).decode(), flush=True)
     getattr(body, "close", lambda: None)()
 agent.leave()
+"""
+
+#: A worker whose connection is held by a process that it has forked, until its input ends.
+FORKING = """\
+import os, socket, sys
+from genwsgi.deploy import framing
+from genwsgi.deploy.protocol import Counts, Hello
+from genwsgi.deploy.rundir import RunDirectory
+from genwsgi.generations.counts import GenerationCounts, Tally
+
+directory, connection = RunDirectory(sys.argv[1]), socket.socket(socket.AF_UNIX)
+connection.connect(directory.socket)
+if os.fork():
+    told = GenerationCounts(1, "1-code", Tally(7))
+    connection.sendall(framing.encode(Hello(os.getpid(), directory.committed(), None)))
+    connection.sendall(framing.encode(Counts(os.getpid(), (told,))))
+sys.stdin.read()
 """
 
 #: What it serves.
@@ -831,6 +849,51 @@ def test_worker_that_ends_without_a_word_is_noticed(host: Host) -> None:
     host.directory.end_serving(102)
     commit(one)
     assert client.expect(OrderOutcome).outcome == "committed"
+
+
+def test_worker_whose_connection_a_forked_process_holds(host: Host) -> None:
+    """A worker is gone when its process is, once all that it had said is read."""
+    server = host.start()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, host.directory.path], stdin=subprocess.PIPE
+    ) as worker:
+        wait_until(lambda: host.settled().workers, what="the worker")
+        assert [one.pid for one in host.settled().workers] == [worker.pid]
+        worker.kill()
+        worker.wait()
+        wait_until(lambda: host.settled().workers == (), what="the worker's end")
+        assert server.tallies.of("1-code") == Tally(7)
+
+
+def test_worker_that_has_ended_when_it_is_heard(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process has said before its end is heard, though it is gone by then."""
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    monkeypatch.setattr(peers, "peer_pid", lambda _connection: ended.pid)
+    server = host.start()
+    worker = host.connect()
+    told = GenerationCounts(1, "1-code", Tally(7))
+    worker.send(Hello(101, host.directory.committed(), None), Counts(101, (told,)))
+    worker.expect(Welcome)
+    assert worker.receive() is None
+    assert host.settled().workers == ()
+    assert server.tallies.of("1-code") == Tally(7)
+
+
+def test_worker_whose_end_can_not_be_watched(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no descriptor for that, a worker is gone when its connection is."""
+
+    def fail(_pid: int) -> int:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+    host.start()
+    worker = host.worker(101)
+    assert [one.pid for one in host.settled().workers] == [101]
+    worker.close()
+    wait_until(lambda: host.settled().workers == (), what="the worker's end")
 
 
 def test_build_that_takes_too_long(host: Host) -> None:
