@@ -24,7 +24,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.snapshot import Store
 from genwsgi.live import LiveApplication
-from genwsgi.server import memory
+from genwsgi.server import memory, restart
 from genwsgi.server.arbiter import GenwsgiArbiter
 from genwsgi.server.cancelling import means
 from genwsgi.server.child import ending
@@ -102,6 +102,15 @@ class GenwsgiApplication(WSGIApplication, _Run):
             self.target = parse(text)
         except GenwsgiError as error:
             raise ConfigError(str(error)) from None
+
+    def reload(self) -> None:
+        """Read the configuration again, and take none that the workers couldn't be started with.
+
+        :raises OptionError: it is such a one.
+        """
+        before = self.cfg
+        super().reload()
+        restart.check(before, self.cfg)
 
     def options(self) -> dict[str, Any]:
         """Our options and what else the coordinator has to know, as plain data."""

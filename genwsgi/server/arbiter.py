@@ -17,7 +17,7 @@ from gunicorn.errors import HaltServer
 import genwsgi
 from genwsgi.deploy.problems import explained
 from genwsgi.deploy.server import WORKERS_LACK, WORKERS_START
-from genwsgi.server import metrics, systemd
+from genwsgi.server import metrics, restart, systemd
 from genwsgi.server.accepting import patient
 from genwsgi.server.child import ending
 from genwsgi.server.logs import join_error_log
@@ -141,19 +141,18 @@ class GenwsgiArbiter(Arbiter):
     def _replace_workers(self) -> None:
         """Read the configuration again and start new workers in the place of the old ones."""
         self.log.info("Replacing the workers; connections that are kept open end with them")
-        before, environ = self.app.cfg, dict(os.environ)
         try:
-            self.reload()
-        except SystemExit:
+            with restart.or_as_before(self):
+                self.reload()
+        except (Exception, SystemExit) as error:
             if os.getpid() != self.pid:  # the end of a worker that has just been forked
                 raise
-            # gunicorn ends over a configuration that can't be loaded, and has told why.
-            self.app.cfg = before
-            os.environ.clear()
-            os.environ.update(environ)
+            # gunicorn ends over a file that can't be loaded, and has told why.
+            told = isinstance(error, SystemExit)
             self.log.error(
-                "the configuration can't be loaded: the workers stay as they are; mend it, and"
-                " restart them once more"
+                "the configuration can't be %s: the workers stay as they are; mend it, and"
+                " restart them once more",
+                "loaded" if told else f"used ({restart.reason(error)})",
             )
 
     def _say_what_is_unknown(self) -> None:

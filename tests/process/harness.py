@@ -72,6 +72,7 @@ class Server:
 
     :param before: a command that the server's is given to.
     :param fds: descriptors that it inherits.
+    :param bind: the options that say where it listens; none: the config file does.
     :ivar root: the folder it serves from (its working directory).
     :ivar port: where it listens.
     """
@@ -83,6 +84,7 @@ class Server:
         env: dict[str, str] | None = None,
         before: Sequence[str] = (),
         fds: Sequence[int] = (),
+        bind: Sequence[str] = ("--bind=127.0.0.1:0",),
     ) -> None:
         self.root = root
         self.log_path = root / "server.log"
@@ -96,7 +98,7 @@ class Server:
                     sys.executable,
                     "-m",
                     "genwsgi",
-                    "--bind=127.0.0.1:0",
+                    *bind,
                     f"--run-dir={self.run_dir}",
                     *arguments,
                 ],

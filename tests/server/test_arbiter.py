@@ -96,7 +96,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made.app = App()  # type: ignore[assignment]
     made.log = logging.getLogger("tests.arbiter")
     made.cfg = SimpleNamespace(child_exit=lambda server, worker: None, chdir="/", metrics=None)
-    made.reexec_pid = made.dirty_arbiter_pid = 0
+    made.log.cfg = made.cfg
+    made.pidfile = None
+    made.reexec_pid = made.dirty_arbiter_pid = made.worker_age = 0
     made.WORKERS = {
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
