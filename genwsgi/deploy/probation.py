@@ -22,6 +22,9 @@ from genwsgi.generations.counts import Tally
 #: and where few requests come they need not wait for a number that would make a rate precise.
 FEWEST: Final = 5
 
+#: Of what a release comes to, no more is kept than twice in this time, in seconds.
+SPACING: Final = 0.25
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -106,6 +109,8 @@ class Probation:
         """
         if self._of != release:
             self._of, self._samples = release, deque()
+        if len(self._samples) > 1 and now < self._samples[-2][0] + SPACING:
+            self._samples.pop()
         self._samples.append((now, tally))
         while len(self._samples) > 1 and self._samples[1][0] <= now - self._seconds:
             self._samples.popleft()

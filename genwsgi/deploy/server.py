@@ -175,8 +175,6 @@ class CoordinatorServer:
         return self._questions.ask(self._measure, timeout)
 
     def _measure(self) -> Figures:
-        pids = {one.pid for one in self._decision.participants}
-        self.tallies.fold(pids | self._directory.serving())
         return self._collection.now(self._answers.status(), self._decision.statistics().outcomes)
 
     def stop(self) -> None:
@@ -332,6 +330,9 @@ class CoordinatorServer:
         decision, performer = self._decision, self._performer
         if isinstance(message, protocol.Hello):
             self._peers.watch(peer)
+            # One that is there in the place of others, and may have the number of one of them.
+            living = {one.pid for one in decision.participants}
+            self.tallies.fold(living | self._directory.serving())
             performer.perform(decision.hello(worker, message, now))
         elif isinstance(message, protocol.Building):
             performer.progress(decision.pid(worker), message.stage, message.done, message.total)

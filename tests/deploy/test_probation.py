@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genwsgi.deploy.probation import FEWEST, Probation, Verdict
+from genwsgi.deploy.probation import FEWEST, SPACING, Probation, Verdict
 from genwsgi.generations.counts import Tally
 
 SECONDS, RATE = 30.0, 0.05
@@ -111,6 +113,23 @@ def test_only_the_time_before_counts() -> None:
     long_ago = [(500.0, tally(0)), (501.0, tally(100, 100))]
     lately = [(940.0, tally(100, 100)), (999.0, tally(200, 100))]
     assert judged(begun(*long_ago, *lately), tally(100, 100)) is False
+
+
+def test_many_words_of_many_workers_take_little_room() -> None:
+    """However often counts come, a few of them are kept, and the time before is known as well."""
+    made = begun()
+    made.end("2-b", 1000.0)
+    for step in range(1, 60001):
+        made.hear("2-b", tally(step, step // 2), 1000.0 + step / 1000)
+    assert len(made._samples) <= 2 * SECONDS / SPACING + 2
+    made.begin("3-c", "2-b", 1060.0)
+    verdict = made.hear("3-c", tally(10, 10), 1090.0)
+    assert verdict is not None
+    found = re.search(r"2-b had failed (\d+) of (\d+)$", verdict.reason)
+    assert found is not None
+    failed, requests = map(int, found.groups())
+    assert 30000 <= requests <= 30000 + 1000 * SPACING
+    assert failed == requests // 2
 
 
 def test_young_release_is_known_whole() -> None:

@@ -536,6 +536,23 @@ def test_requests_are_added_up(host: Host) -> None:
     wait_until(lambda: server.tallies.of("1-code") == Tally(203), what="both")
 
 
+def test_requests_of_workers_that_are_gone_are_put_together(host: Host) -> None:
+    """What those have told that are gone takes no room of its own, and counts also for one's heir.
+
+    The heir is the process that the system gives the number of one that is gone.
+    """
+    server = host.start()
+    for pid in (101, 102, 101):
+        worker = host.worker(pid)
+        worker.send(Counts(pid, (GenerationCounts(1, "1-code", Tally(7)),)))
+        host.settled()
+        worker.close()
+        wait_until(lambda: host.settled().workers == (), what="the worker's end")
+        host.directory.end_serving(pid)
+    assert server.tallies.of("1-code") == Tally(21)
+    assert len(server.tallies._by_release["1-code"]) == 2
+
+
 def failing(pid: int, number: int, release: Release) -> Counts:
     """A worker tells that all requests of a release have failed."""
     return Counts(pid, (GenerationCounts(number, label(release), Tally(9, 9)),))
