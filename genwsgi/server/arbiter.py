@@ -164,7 +164,13 @@ class GenwsgiArbiter(Arbiter):
         """Start a worker; if the system refuses it, those there are serve on, and it is retried."""
         try:
             pid: int = super().spawn_worker()
-        except OSError as error:
+        except Exception as error:
+            if os.getpid() != self.pid:
+                # The worker itself, which couldn't even say why it ends (to a closed pipe): it
+                # must not go on as a second master.
+                os._exit(Arbiter.WORKER_BOOT_ERROR)
+            if not isinstance(error, OSError):
+                raise
             reason = f"no worker can be started: {explained(error)}"
             if not self._served:
                 raise HaltServer(reason, Arbiter.WORKER_BOOT_ERROR) from error

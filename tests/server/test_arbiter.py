@@ -97,6 +97,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made.log = logging.getLogger("tests.arbiter")
     made.cfg = SimpleNamespace(child_exit=lambda server, worker: None, chdir="/", metrics=None)
     made.log.cfg = made.cfg
+    made.pid = os.getpid()
     made.pidfile = None
     made.reexec_pid = made.dirty_arbiter_pid = made.worker_age = 0
     made.WORKERS = {
@@ -348,13 +349,48 @@ def test_no_room_for_the_first_worker_is_told_and_ends_the_start(
         made.spawn_worker()
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("I/O on a closed file")])
+def test_a_worker_that_can_not_say_why_it_ends_is_no_master(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What a forked worker raises ends that process, whatever it is."""
+
+    def fork(_self: object) -> int:
+        pid = os.fork()
+        if not pid:
+            raise error
+        return pid
+
+    monkeypatch.setattr(Arbiter, "spawn_worker", fork)
+    try:
+        pid = made.spawn_worker()
+    finally:
+        if os.getpid() != made.pid:
+            os._exit(77)
+    assert pid is not None
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == Arbiter.WORKER_BOOT_ERROR
+
+
+def test_a_hook_that_raises_before_the_fork_is_not_taken_for_the_system(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the system refuses is tried again every second."""
+
+    def refuse(_self: object) -> int:
+        raise KeyError("pre_fork")
+
+    monkeypatch.setattr(Arbiter, "spawn_worker", refuse)
+    with pytest.raises(KeyError):
+        made.spawn_worker()
+
+
 def test_workers_are_replaced_when_that_is_asked_for(
     made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A mark in the run directory is gunicorn's own reload, once."""
     caplog.set_level(logging.INFO)
     reloads: list[object] = []
-    made.pid = os.getpid()
     monkeypatch.setattr(GenwsgiArbiter, "reload", lambda self: reloads.append(self))
     monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
     directory: Any = made.app.directory
@@ -382,7 +418,6 @@ def test_a_configuration_that_is_broken_replaces_nothing(
     monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
     app: Any = made.app
     app.cfg = "the one before"
-    made.pid = os.getpid()
     app.directory.restart = True
     made.manage_workers()
     assert app.cfg == "the one before"
