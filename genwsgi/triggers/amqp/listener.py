@@ -331,7 +331,9 @@ def declare_exchange(connection: Any, exchange: str) -> str:
 
 def declare_latest(channel: Any, settings: Settings) -> None:
     """Declare the queue that keeps the latest order, and bind it to the exchange of orders."""
-    arguments = {"x-max-length": 1, "x-overflow": "drop-head"}
+    # Not the virtual host's default type: a quorum queue drops a message that was put back often,
+    # and each host that looks puts it back.
+    arguments = {"x-max-length": 1, "x-overflow": "drop-head", "x-queue-type": "classic"}
     channel.queue_declare(settings.latest, durable=True, arguments=arguments)
     channel.queue_bind(settings.latest, settings.exchange, ANY)
 

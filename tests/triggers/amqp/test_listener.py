@@ -293,6 +293,39 @@ def test_no_order_is_taken_for_the_latest_that_may_not_be(
     assert heard.ids == ["new"]
 
 
+def test_the_latest_order_is_kept_in_a_classic_queue(
+    broker: Broker, exchange: str, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """Also where the virtual host's queues are others; one of another type is told, and let be."""
+    broker.control("add_vhost", exchange, "--default-queue-type", "quorum")
+    broker.control("set_permissions", "-p", exchange, "guest", ".*", ".*", ".*")
+    listen(url=broker.url + exchange)
+    assert "no order is kept for latecomers" not in caplog.text
+    parameters = pika.URLParameters(broker.url + exchange)
+    with contextlib.closing(pika.BlockingConnection(parameters)) as connection:
+        arguments = {"x-max-length": 1, "x-overflow": "drop-head", "x-queue-type": "quorum"}
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="type"):
+            connection.channel().queue_declare(
+                f"{exchange}.latest", durable=True, arguments=arguments
+            )
+        bare = connection.channel()
+        bare.queue_delete(f"{exchange}.latest")
+        bare.queue_declare(f"{exchange}.latest", durable=True, arguments=arguments)
+    listen(url=broker.url + exchange)
+    assert "no order is kept for latecomers" in caplog.text
+
+
+def test_a_queue_whose_type_was_left_to_the_broker_is_taken(
+    broker: Broker, exchange: str, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """It is a classic one, as ours would be."""
+    with channel(broker) as bare:
+        arguments = {"x-max-length": 1, "x-overflow": "drop-head"}
+        bare.queue_declare(f"{exchange}.latest", durable=True, arguments=arguments)
+    listen()
+    assert "no order is kept for latecomers" not in caplog.text
+
+
 def test_orders_come_within_tls(broker: Broker, exchange: str, listen: Listen):
     """amqps, with the broker's certificate and our own checked; without one of ours, no orders."""
     heard = listen(**broker.tls)
