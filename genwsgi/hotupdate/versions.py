@@ -3,9 +3,10 @@
 Version 1 is the program as it was started.  Every other one is built from a snapshot, beside the
 one that is current, and goes live by one pointer assignment.
 
-A version that was replaced *retires* when no unit of work is pinned to it and no thread is in its
-code: what it did to the process is undone.  Its modules stay as long as something can still call
-them (a function that the program took by ``from rules import parse``) and are collected after that.
+A version that was replaced *retires* when no unit of work is pinned to it, no thread is in its code
+and none of that is suspended: what it did to the process is undone.  Its modules stay as long as
+something can still call them (a function that the program took by ``from rules import parse``) and
+are collected after that.
 Nothing is torn from code that is still held: a program, unlike a server, may hold it for good.
 
 One thread, the updater's, changes what is here; any may ask.
@@ -31,6 +32,7 @@ from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.switch import Switch
 from genwsgi.hotupdate.folder import make_folder
 from genwsgi.hotupdate.plan import Plan
+from genwsgi.hotupdate.suspended import Suspended
 from genwsgi.isolation import adopted, asking, effects, imports, lookup
 from genwsgi.isolation.effects import Effects, effects_of
 from genwsgi.isolation.modules import ModuleTable
@@ -68,6 +70,7 @@ class Versions:
         self._installed = False
         # Versions that no unit of work is pinned to, whose code threads may still be in.
         self._waiting: list[Generation] = []
+        self._suspended = Suspended()
         self._wake: Callable[[], object] = lambda: None
         self._switch = Switch(self._on_idle)
         self._janitor = Janitor(self._busy, lambda: False, lambda: None, tear_down=_let_go)
@@ -210,8 +213,11 @@ class Versions:
         waiting = self._waiting[:]
         if waiting:
             busy = _in_use(waiting)
+            # Of the first nothing is undone, so what of it is suspended is safe.
+            others = [one for one in waiting if one not in busy and one is not self._first]
+            suspended = self._suspended.places(others)
             for generation in waiting:
-                if generation not in busy:
+                if generation not in busy and generation not in suspended:
                     self._waiting.remove(generation)
                     if generation is not self._first:
                         self._janitor.retire(generation)
@@ -227,6 +233,7 @@ class Versions:
         for generation in [*self._waiting, *self._switch.draining()]:
             if generation.number == number:
                 places = _in_use([generation]).get(generation, [])
+                places = places or list(self._suspended.places([generation]).values())
                 return ", ".join(places) or "by units of work that are pinned to it"
         return "no more"
 
