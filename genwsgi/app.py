@@ -293,8 +293,8 @@ class GenerationalApp:
             log.info("%s joins the scope: %s", item.name or item.folder, item.reason)
         self._source.grow(error.additions)
 
-    def _committed(self) -> tuple[int, str]:
-        return self._releases, self._digest
+    def _committed(self) -> int:
+        return self._releases
 
     def _deploy(self, ask: _Asked) -> tuple[str, str, str]:
         """Return the outcome, the reason and the traceback.  ``_deploying`` is held."""

@@ -123,7 +123,6 @@ class ProgramBuilder:
     def withdraw(self, order: str, reason: str) -> None:
         """Nothing is ever held here."""
 
-    def committed(self) -> tuple[int, str]:
-        """The number and the digest of the current version."""
-        current = self._updater.versions.current
-        return current.number, current.digest
+    def committed(self) -> int:
+        """The number of the current version."""
+        return self._updater.versions.current.number

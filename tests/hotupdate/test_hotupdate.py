@@ -354,4 +354,4 @@ def test_order_to_hold(program: Program) -> None:
     builder.withdraw("an-id", "called off")
     assert [result.outcome for result in told] == ["refused"]
     assert "makes its updates at once" in told[0].error
-    assert builder.committed() == (1, "")
+    assert builder.committed() == 1

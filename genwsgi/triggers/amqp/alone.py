@@ -51,14 +51,14 @@ class Alone:
 
     :param target: what is served.
     :param deploy: called on that thread.
-    :param committed: gives the number and the digest of what is served.
+    :param committed: gives the number of what is served.
     """
 
     def __init__(
         self,
         target: str,
         deploy: Deploy,
-        committed: Callable[[], tuple[int, str]],
+        committed: Callable[[], int],
         log: logging.Logger,
     ) -> None:
         self.target = target
@@ -151,7 +151,7 @@ class Orders:
         settings: Settings,
         target: str,
         deploy: Deploy,
-        committed: Callable[[], tuple[int, str]],
+        committed: Callable[[], int],
         log: logging.Logger,
     ) -> None:
         from genwsgi.triggers.amqp.listener import Listener  # pika, which nobody else needs

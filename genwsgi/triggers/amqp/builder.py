@@ -62,5 +62,5 @@ class Builder(Protocol):
     def withdraw(self, order: str, reason: str) -> None:
         """Drop what is held, or being built, for this request."""
 
-    def committed(self) -> tuple[int, str]:
-        """The number and the digest of what is served."""
+    def committed(self) -> int:
+        """The number of what is served."""

@@ -146,7 +146,7 @@ class Obedience:
 
     def _follow(self, message: Message, fields: dict[str, Any], delivery: Delivery) -> None:
         if message.step is Step.CALL:
-            number, _ = self._builder.committed()
+            number = self._builder.committed()
             self._settle(delivery, message, {"outcome": HERE, "release": number})
         elif message.step is Step.ASK:
             self._settle(delivery, message, self._state(message.id))
@@ -254,7 +254,7 @@ class Obedience:
         deliveries, job.deliveries = job.deliveries, []
         if not job.held:
             del self._jobs[order]
-            number, _ = self._builder.committed()
+            number = self._builder.committed()
             answer["release"] = number if result.release is None else result.release
             prepare = job.message.step is Step.PREPARE
             self._memory.finish(_prepared(order) if prepare else order, answer)

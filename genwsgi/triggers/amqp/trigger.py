@@ -26,7 +26,7 @@ class CoordinatorBuilder:
         self.target = target
         self._submit = submit
         self._directory = directory
-        self._committed = (0, "")
+        self._committed = 0
 
     def request(self, request: Request, tell: Callable[[Result], None]) -> None:
         """Hand a request in; the coordinator's thread calls ``tell``."""
@@ -56,11 +56,10 @@ class CoordinatorBuilder:
         """Have the coordinator drop what it prepares or holds for this request."""
         self._submit(NAME, reason, id=order, withdraw=True)
 
-    def committed(self) -> tuple[int, str]:
-        """The number and the digest of the committed release."""
+    def committed(self) -> int:
+        """The number of the committed release."""
         with contextlib.suppress(RunDirectoryError):
-            release = self._directory.committed()
-            self._committed = (release.number, release.digest)
+            self._committed = self._directory.committed().number
         return self._committed
 
 

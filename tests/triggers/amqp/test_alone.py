@@ -45,7 +45,7 @@ class Process:
         self.told: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self.go = threading.Event()
         self.go.set()
-        self.alone = Alone("shop", self.deploy, lambda: (1, "digest"), LOG)
+        self.alone = Alone("shop", self.deploy, lambda: 1, LOG)
 
     def deploy(self, *, confirm: Callable[[], str] | None = None, **asked: Any) -> OrderOutcome:
         self.deploys.append(asked)
