@@ -91,8 +91,12 @@ class Desk:
             except queue.Empty:
                 return
             if submission.then is not None:
-                self._then[submission.order.id] = submission.then
+                self.listen(submission.order.id, submission.then)
             yield submission
+
+    def listen(self, order: str, then: Then) -> None:
+        """Have ``then`` told how ``order`` ends, which is to be given."""
+        self._then[order] = then
 
     def tell_again(self, order: str) -> bool:
         """Tell the outcome of an order that has ended; return whether it has."""

@@ -16,7 +16,7 @@ from genwsgi.deploy.actions import Order
 from genwsgi.deploy.answers import in_words
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
-from genwsgi.deploy.desk import Desk, Submission, new_id
+from genwsgi.deploy.desk import Desk, Submission, Then, new_id
 from genwsgi.deploy.history import History
 from genwsgi.deploy.kept import KeptReleases
 from genwsgi.deploy.orders import WATCH
@@ -104,9 +104,13 @@ class Intake:
         else:
             self._performer.order(replace(order, back_to=number))
 
-    def condemn(self, release: int | None, reason: str) -> None:
-        """The committed release is not to be kept: go back to ``release``; None: the one before."""
+    def condemn(self, release: int | None, reason: str, then: Then) -> None:
+        """The committed release is not to be kept: go back to ``release``; None: the one before.
+
+        :param then: told how that ends.
+        """
         self._condemning = new_id()
+        self._desk.listen(self._condemning, then)
         self._go_back(self._condemning, PROBATION, reason, release)
 
     def committed(self, release: protocol.Release) -> None:

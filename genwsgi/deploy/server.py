@@ -114,7 +114,9 @@ class CoordinatorServer:
             probation,
             self.tallies,
             self._decision.release,
-            lambda release, reason: self._intake.condemn(release, reason),
+            lambda release, reason, then: self._intake.condemn(release, reason, then),
+            self._problems,
+            lambda: self._decision.phase == "idle",
             log,
         )
         self._performer = Performer(

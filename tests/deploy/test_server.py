@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.deploy import answers, peers, upkeep
+from genwsgi.deploy import answers, peers, trials, upkeep
 from genwsgi.deploy.control import Pause, Status, StatusRequest
 from genwsgi.deploy.framing import MAX_FRAME
 from genwsgi.deploy.intake import ATTEMPTS
@@ -578,6 +578,28 @@ def test_release_that_fails_is_left(host: Host, caplog: pytest.LogCaptureFixture
     # A mend that was under way, and given up for this, is looked for on the disk.
     assert prepare(worker).trigger == "watch"
     assert commit(worker) == 4
+
+
+def test_release_that_can_not_be_left_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When to go back fails, it is a problem until it has worked, and is tried again."""
+    monkeypatch.setattr(trials, "AGAIN", (0.02, 0.02))
+    host.start(probation=Probation(60.0, 0.05), keep=1)
+    worker = host.worker(101)
+    host.write(2)
+    host.order("change")
+    bad = prepare(worker)
+    assert commit(worker) == 2
+    worker.send(failing(101, 2, bad))
+    for attempt in range(2):
+        back = worker.expect(Prepare).release
+        assert back.back_to == 1
+        assert [one.name for one in host.settled().problems] == ["probation"] * attempt
+        if attempt == 0:
+            worker.send(Failed(back.number, "the machine is full", ""))
+            assert worker.expect(Abort).release == back.number
+    worker.send(Ready(back.number, 0.1))
+    commit(worker)
+    assert host.settled().problems == ()
 
 
 def test_release_that_fails_as_the_next_is_committed(host: Host) -> None:

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from genwsgi.deploy.desk import Then
 from genwsgi.deploy.probation import Probation
-from genwsgi.deploy.protocol import Counts, label
+from genwsgi.deploy.problems import ProblemBook
+from genwsgi.deploy.protocol import Counts, OrderOutcome, Outcome, label
 from genwsgi.deploy.tallies import Tallies
-from genwsgi.deploy.trials import PROBATION, SETTLED, Trials
+from genwsgi.deploy.trials import AGAIN, PROBATION, SETTLED, Trials
 from genwsgi.generations.counts import GenerationCounts, Tally
 from tests.deploy.real import LOG, release
 
@@ -21,15 +23,27 @@ class Host:
     """The trials of one host, whose coordinator is played by hand.
 
     :ivar orders: the orders to go back that were given: to which release, and why.
+    :ivar idle: whether no deploy runs.
     """
 
     def __init__(self, seconds: float | None = 30.0) -> None:
         self.tallies = Tallies()
         self.orders: list[tuple[int | None, str]] = []
         rule = Probation(seconds, 0.05) if seconds is not None else None
+        self.idle = True
+        self.problems = ProblemBook(LOG)
+        self._then: Then
         self.trials = Trials(
-            rule, self.tallies, FIRST, lambda number, why: self.orders.append((number, why)), LOG
+            rule, self.tallies, FIRST, self._order, self.problems, lambda: self.idle, LOG
         )
+
+    def _order(self, number: int | None, why: str, then: Then) -> None:
+        self.orders.append((number, why))
+        self._then = then
+
+    def end(self, outcome: str, reason: str = "no way", seconds: float = 1.0) -> None:
+        """The latest of these orders has ended."""
+        self._then(OrderOutcome("a", outcome, 3, reason, "", seconds))
 
     def hear(
         self, now: float, requests: int, failed: int, pid: int = 7, of: str = "", left: float = 0.0
@@ -123,4 +137,61 @@ def test_rollback_by_hand_is_not_watched() -> None:
     host.trials.committed(replace(SECOND, back_to=1), 100.0)
     host.hear(101.0, 100, 100)
     assert host.orders == []
+    assert host.trials.deadline is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SUPERSEDED])
+def test_to_go_back_is_tried_until_it_works(outcome: str) -> None:
+    """An order to go back that fails is a problem, and given again after ever longer pauses."""
+    host = Host()
+    host.trials.committed(SECOND, 100.0)
+    host.hear(101.0, 10, 10)
+    assert host.trials.deadline is None
+    now, pause = 101.0, AGAIN[0]
+    for attempt in range(1, 12):
+        host.end(outcome)
+        (problem,) = host.problems.now
+        assert problem.name == PROBATION
+        assert problem.text.startswith(
+            "release 2-code2 has failed its probation and is served on, for to go back is "
+            f"{outcome}: no way; it is tried again"
+        )
+        assert host.trials.deadline == now + 1.0 + pause
+        host.trials.tick(now + 0.9 + pause)
+        assert len(host.orders) == attempt
+        now += 1.0 + pause
+        host.trials.tick(now)
+        assert host.orders == [host.orders[0]] * (attempt + 1)
+        pause = min(2 * pause, AGAIN[1])
+    host.trials.committed(replace(release(3, "code1"), trigger=PROBATION, back_to=1), now)
+    host.end(Outcome.COMMITTED)
+    assert host.problems.now == ()
+    assert host.trials.deadline == now + SETTLED
+
+
+def test_nothing_is_gone_back_from_while_a_mend_may_come() -> None:
+    """While another deploy runs, the order is not given again; and not at all if that commits."""
+    host = Host()
+    host.trials.committed(SECOND, 100.0)
+    host.hear(101.0, 10, 10)
+    host.end(Outcome.FAILED)
+    host.idle = False
+    host.trials.tick(200.0)
+    assert host.trials.deadline == 200.0 + AGAIN[0]
+    host.trials.committed(release(3), 201.0)
+    host.end(Outcome.FAILED)
+    host.idle = True
+    host.trials.tick(203.0)
+    assert len(host.orders) == 1
+    assert host.problems.now == ()
+
+
+def test_to_go_back_is_of_no_use() -> None:
+    """Where there is nothing to go back to, that is told, and not tried again."""
+    host = Host()
+    host.trials.committed(SECOND, 100.0)
+    host.hear(101.0, 10, 10)
+    host.end(Outcome.REFUSED, "no release is kept")
+    (problem,) = host.problems.now
+    assert problem.text.endswith("is refused: no release is kept; deploy what mends it")
     assert host.trials.deadline is None
