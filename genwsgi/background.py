@@ -42,6 +42,7 @@ class Builds(Protocol):
         look: bool = True,
         strict: bool = True,
         on_check: Callable[[int, int], None] | None = None,
+        on_look: Callable[[], object] = lambda: None,
         run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread."""
@@ -60,6 +61,8 @@ class BackgroundBuild:
     whole.
 
     :param done: called on that thread when the build has ended, unless it was abandoned before.
+    :param on_look: called on that thread when it is built and verified, and only what ``look`` asks
+        for is left.
     :param grow, look, strict: see :meth:`genwsgi.live.LiveApplication.build`.
     :param size: how many modules there will be, more or less; 0: unknown.
     :ivar generation: the ready generation, or ``None``.
@@ -79,6 +82,7 @@ class BackgroundBuild:
         look: bool = True,
         strict: bool = True,
         size: int = 0,
+        on_look: Callable[[], object] = lambda: None,
     ) -> None:
         self.generation: Generation | None = None
         self.error: GenwsgiError | None = None
@@ -92,6 +96,7 @@ class BackgroundBuild:
         self._grow = grow
         self._look = look
         self._strict = strict
+        self._on_look = on_look
         # Guards the races of the abandonment with the end of the build, and with the application's
         # code being entered and left.
         self._lock = threading.Lock()
@@ -136,6 +141,7 @@ class BackgroundBuild:
                     look=self._look,
                     strict=self._strict,
                     on_check=self._breathe,
+                    on_look=self._looks,
                     run=self._inside_it,
                 )
             except GenwsgiError as error:
@@ -180,6 +186,11 @@ class BackgroundBuild:
         except BuildAbandoned:
             pass
         raise BuildAbandoned
+
+    def _looks(self) -> None:
+        if self._look:
+            self.progress = ("looking", 0, 0)
+            self._on_look()
 
     def _breathe(self, done: int, checks: int = 0) -> None:
         """Note how many modules are loaded, or of how many ``checks`` how many are made."""

@@ -55,6 +55,7 @@ def build(
     verdicts: list[Verdict] | None = None,
     hand_over: Callable[[Generation], None] | None = None,
     verify: Callable[[Generation], None] | None = None,
+    on_look: Callable[[], object] = lambda: None,
     run: Callable[..., Any] = at_once,
 ) -> None:
     """Import ``target`` from ``snapshot`` into ``generation`` and make it ready.
@@ -71,7 +72,8 @@ def build(
     :param look: whether to look for what the scope lacks when the build has ended well.
     :param verdicts: gets what is in the scope and what is not, and why; for that it looks.
     :param hand_over: called with the generation when the application is made, before it is ready.
-    :param verify: called with it when all else is done.
+    :param verify: called with it when that is done.
+    :param on_look: called when only the look is left that ``look`` asks for.
     :raises TargetError: the module or the name in it is misspelt, or can't be served.
     :raises ScopeError: packages belong in the scope that are not in it.
     :raises BuildError: the application's code raised.
@@ -86,23 +88,36 @@ def build(
     failure: GenwsgiError | BuildAbandoned
     missing: tuple[Addition, ...] = ()
     growth = Growth(table)
+
+    def lacks() -> tuple[Addition, ...]:
+        """Look at the scope; return what it lacks, if it is to grow."""
+        findings = Findings()
+        if look or verdicts is not None:
+            explain = verdicts is not None
+            findings = examine(growth, generation.name, grow=grow, explain=explain)
+        if verdicts is not None:
+            verdicts.extend(findings.verdicts)
+        return findings.additions if grow else ()
+
     try:
         with growth:
             generation.application = run(generation.run, _make, target, table, factory)
-            findings = Findings()
-            if look or verdicts is not None:
-                explain = verdicts is not None
-                findings = examine(growth, generation.name, grow=grow, explain=explain)
-        if verdicts is not None:
-            verdicts.extend(findings.verdicts)
-        if grow and findings.additions:
-            missing = findings.additions
+            try:
+                if hand_over is not None:
+                    run(hand_over, generation)
+                effects.built()
+                if verify is not None:
+                    verify(generation)
+            except Exception:
+                # A larger scope may be all that it takes.
+                missing = lacks()
+                if not missing:
+                    raise
+            else:
+                on_look()
+                missing = lacks()
+        if missing:
             raise ScopeError(target.text, missing)
-        if hand_over is not None:
-            run(hand_over, generation)
-        effects.built()
-        if verify is not None:
-            verify(generation)
     except KeyboardInterrupt:
         tear_down(generation, Event.FAILED)
         raise

@@ -132,6 +132,7 @@ class LiveApplication:
         strict: bool = True,
         on_check: Callable[[int, int], None] | None = None,
         verdicts: list[Verdict] | None = None,
+        on_look: Callable[[], object] = lambda: None,
         run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a generation from the snapshot ``digest`` on the calling thread, and verify it.
@@ -142,6 +143,7 @@ class LiveApplication:
         :param strict: whether a verification that fails ends it; else it is only logged.
         :param on_check: see :meth:`~genwsgi.verification.Verification.run`.
         :param verdicts: gets what is in the scope and what is not, and why.
+        :param on_look: called when it is built and verified, and only the look is left.
         :param run: calls the functions that run code of the application.
         :raises TargetError, ScopeError, BuildError, VerificationError, SnapshotError: as
             :func:`genwsgi.build.build`; no trace is left and what is served is untouched.
@@ -182,6 +184,7 @@ class LiveApplication:
                     verdicts=verdicts,
                     hand_over=self._hand_over,
                     verify=verify,
+                    on_look=on_look,
                     run=run,
                 )
             except ScopeError:

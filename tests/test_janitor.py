@@ -4,6 +4,7 @@ import ctypes
 import gc
 import json
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -274,6 +275,29 @@ def test_waits_for_the_end_of_a_search(site: Site, monkeypatch: pytest.MonkeyPat
     with audit.no_search(1.0), audit.no_search(0.0):
         pass
     assert not audit._searching.locked()
+
+
+#: Two greenlets that want to search, the second while the first gives way to others.
+GREENLETS = """
+import time
+from genwsgi.isolation import audit
+import gevent.monkey
+gevent.monkey.patch_all()
+order = []
+def search(name):
+    with audit.no_search(20.0):
+        order.append("begin " + name)
+        time.sleep(0.05)
+        order.append("end " + name)
+gevent.joinall([gevent.spawn(search, name) for name in "ab"])
+print(", ".join(order))
+"""
+
+
+def test_who_waits_for_a_search_stops_no_greenlet() -> None:
+    """Under gevent the wait for a search lets that search, and all else, go on."""
+    told = subprocess.check_output([sys.executable, "-c", GREENLETS], text=True, timeout=15)
+    assert told.strip() == "begin a, end a, begin b, end b"
 
 
 @pytest.mark.parametrize(

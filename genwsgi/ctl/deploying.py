@@ -178,7 +178,7 @@ def row(progress: Progress) -> tuple[str, ...]:
     """How far one process is, in words."""
     where = "coordinator" if progress.pid is None else f"worker {progress.pid}"
     if not progress.done and not progress.total:
-        return (where, progress.stage, "")
+        return (where, progress.stage, "at its scope" if progress.stage == "looking" else "")
     what = "module " if progress.stage == "building" else ""
     done = f"{what}{progress.done}"
     return (where, progress.stage, f"{done} of {progress.total}" if progress.total else done)

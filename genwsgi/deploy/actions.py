@@ -27,12 +27,13 @@ class Stage(str, enum.Enum):
     """How far one worker is in the running deploy.
 
     One that is told to build and has not begun has nothing to do with the release yet: if it dies,
-    the code has not killed it.
+    the code has not killed it.  One that is looking has built, and looks at the scope for all.
     """
 
     CONNECTED = "connected"
     TOLD = "told"
     BUILDING = "building"
+    LOOKING = "looking"
     READY = "ready"
     SWAPPING = "swapping"
 

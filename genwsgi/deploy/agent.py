@@ -265,6 +265,7 @@ class Agent:
             look=look,
             strict=not proved,
             size=size,
+            on_look=self._link.wake,
         )
         self._building = (release, build, catch_up)
 

@@ -9,7 +9,7 @@ The charter, which the table :data:`LEGAL` keeps (an input that it does not list
 * idle: nothing to do.  An order asks for a snapshot: reading.
 * reading: the source is being read.  It is new code: canary.
 * canary: ONE worker builds first, so that code which kills its process can't take them all.
-  It is ready: preparing.
+  It is ready, or only still looks at the scope, for all: preparing.
 * preparing: all others build.  Every connected worker is ready, and every process that serves is
   connected: Record, and committing.  Anything else (a failure, a death, the deadline): Abort, idle.
   But who dies before it has begun to build is only one less to ask, here and before.
@@ -50,6 +50,7 @@ from genwsgi.deploy.protocol import (
     Problems,
     Ready,
     Release,
+    Step,
     Welcome,
 )
 from genwsgi.deploy.running import Deploy
@@ -57,6 +58,9 @@ from genwsgi.deploy.view import View
 from genwsgi.deploy.workers import named
 
 __all__ = ["LEGAL", "Action", "Coordinator", "Order", "Record", "Report", "Send", "TakeSnapshot"]
+
+#: Why a build begins again.
+_NOT_LOOKED: Final = "the worker that was looking at its scope is gone"
 
 _ALWAYS: Final = frozenset(
     {
@@ -197,22 +201,25 @@ class Coordinator(View):
             reason = "it is not committed, and nobody waits for it any more"
             actions.append(Send(worker, Abort(me.prepared.number, reason)))
             me.prepared = None
-        if release is not None and not committing and release.number <= max(numbers, default=0):
-            actions += self._renumber(release)
+        if release is not None and not committing:
+            if release.number <= max(numbers, default=0):
+                # An order came before the workers reached a restarted coordinator, which could not
+                # know the number that was in progress when its predecessor died.
+                actions += self._renumber(release, "another release has its number")
+            elif stage is Stage.LOOKING:
+                actions += self._renumber(release, _NOT_LOOKED)
         return actions + self._advance(now)
 
-    def building(
-        self,
-        worker: int,
-        message: Building,
-        now: float,  # noqa: ARG002 -- as all inputs have it
-    ) -> list[Action]:
-        """``worker`` says that it builds the release in progress."""
+    def building(self, worker: int, message: Building, now: float) -> list[Action]:
+        """``worker`` says how far it is with the release in progress."""
         if not self._enter("building") or not self._about_deploy(worker, message.release):
             return self._ignore()
-        if self._workers[worker].stage is Stage.TOLD:
-            self._workers[worker].stage = Stage.BUILDING
-        return []
+        me = self._workers[worker]
+        if me.stage is Stage.TOLD:
+            me.stage = Stage.BUILDING
+        if me.stage is Stage.BUILDING and message.stage == Step.LOOKING:
+            me.stage = Stage.LOOKING
+        return self._advance(now)
 
     def ready(self, worker: int, message: Ready, now: float) -> list[Action]:
         """``worker`` says that it has built the release in progress."""
@@ -257,9 +264,13 @@ class Coordinator(View):
     def leaving(self, worker: int, now: float) -> list[Action]:
         """``worker`` ends in good order: the running deploy goes on with the others."""
         self._enter("leaving")
-        if self._workers.pop(worker, None) is None:
+        me = self._workers.pop(worker, None)
+        if me is None:
             return self._ignore()
-        return self._advance(now)
+        actions: list[Action] = []
+        if me.stage is Stage.LOOKING and self._deploy is not None and self._deploy.release:
+            actions = self._renumber(self._deploy.release, _NOT_LOOKED)
+        return actions + self._advance(now)
 
     def gone(self, worker: int, now: float) -> list[Action]:
         """Connection ``worker`` is closed: the worker ended, or will connect again."""

@@ -12,7 +12,7 @@ from genwsgi.deploy.actions import Action, Held, Phase, Record, Stage, TakeSnaps
 from genwsgi.deploy.orders import OrderBook, ahead
 from genwsgi.deploy.protocol import Outcome, Release
 from genwsgi.deploy.running import Deploy
-from genwsgi.deploy.workers import Workers
+from genwsgi.deploy.workers import AT_WORK, Workers
 from genwsgi.isolation.scope import Addition
 
 #: How long a worker has to say that it swapped, in seconds.
@@ -59,8 +59,8 @@ class Moves:
             return []
         if self._phase is Phase.COMMITTING:
             return [] if workers.at(Stage.SWAPPING) else self._conclude(deploy, now)
-        if not workers.at(Stage.READY):
-            if not workers or workers.at(Stage.TOLD, Stage.BUILDING):
+        if not workers.at(Stage.LOOKING, Stage.READY):
+            if not workers or workers.at(*AT_WORK):
                 return []
             # Code that was committed before has proved that it kills no process.
             if not deploy.pending.order.back_to:
@@ -69,7 +69,7 @@ class Moves:
         if self._phase is Phase.HOLDING:
             return actions
         self._phase = Phase.PREPARING
-        late = workers.at(Stage.TOLD, Stage.BUILDING) or workers.absent(self._serving)
+        late = workers.at(*AT_WORK) or workers.absent(self._serving)
         if not late:
             move = self._hold if deploy.hold else self._commit
             actions += move(deploy, deploy.release, now)
@@ -127,16 +127,12 @@ class Moves:
         path = ahead(deploy.pending.path, self._release.path)
         return [TakeSnapshot(deploy.pending.order, deploy.additions, path)]
 
-    def _renumber(self, release: Release) -> list[Action]:
-        """Begin the build again under a new number, for another release had this one already.
-
-        So it is when an order came before the workers reached a restarted coordinator, which could
-        not know the number that was in progress when its predecessor died.
-        """
+    def _renumber(self, release: Release, reason: str) -> list[Action]:
+        """Begin the build again under a new number: what is told of the old one counts no more."""
         assert self._deploy is not None, "only a running deploy has a number"
         self._deploy.release = replace(release, number=self._next_number())
         self._phase = Phase.CANARY
-        return self._workers.abort(release.number, "another release has its number")
+        return self._workers.abort(release.number, reason)
 
     def _remember_failure(self) -> None:
         self._failed = self._deploy.digests if self._deploy is not None else frozenset()

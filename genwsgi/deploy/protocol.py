@@ -43,6 +43,7 @@ class Step:
     COMPILING: Final = "compiling"
     BUILDING: Final = "building"
     VERIFYING: Final = "verifying"
+    LOOKING: Final = "looking"
     READY: Final = "ready"
     COMMITTED: Final = "committed"
 
@@ -98,7 +99,9 @@ class Hello:
 
 @dataclass(frozen=True)
 class Building:
-    """How far the worker is with release ``release``: told before it begins, and now and then.
+    """How far the worker is with release ``release``.
+
+    Told before it begins, now and then, and when only the look at its scope is left (``LOOKING``).
 
     :ivar stage: one of :class:`Step`.
     :ivar done: how many modules are loaded, or paths verified.

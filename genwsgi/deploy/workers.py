@@ -22,6 +22,9 @@ from genwsgi.deploy.protocol import (
 )
 from genwsgi.generations.status import GenerationStatus
 
+#: The stages of those that were told to build and are not ready.
+AT_WORK: Final = (Stage.TOLD, Stage.BUILDING, Stage.LOOKING)
+
 #: Of how many generations, of all workers, a status tells: it has to fit into one message.
 MOST_GENERATIONS: Final = 400
 
@@ -52,7 +55,7 @@ class Worker:
     @property
     def asked(self) -> bool:
         """Whether it was told to build the release in progress, which is not committed yet."""
-        return self.stage in (Stage.TOLD, Stage.BUILDING, Stage.READY)
+        return self.stage in (*AT_WORK, Stage.READY)
 
     def holds(self, release: Release) -> bool:
         """Whether it has built ``release``."""
@@ -121,7 +124,7 @@ class Workers(dict[int, Worker]):
 
     def lateness(self, serving: Iterable[int]) -> str:
         """Who keeps a release from being committed, of those here and of those ``serving``."""
-        late = self.at(Stage.TOLD, Stage.BUILDING) or self.at(Stage.CONNECTED)
+        late = self.at(*AT_WORK) or self.at(Stage.CONNECTED)
         absent = self.absent(serving)
         reasons = [f"{named(one.pid for one in late)} not ready"] if late else []
         reasons += [f"{named(absent)} not connected"] if absent else []

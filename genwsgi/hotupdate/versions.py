@@ -142,6 +142,7 @@ class Versions:
         look: bool = True,  # noqa: ARG002 -- the same
         strict: bool = True,  # noqa: ARG002 -- the same
         on_check: Callable[[int, int], None] | None = None,
+        on_look: Callable[[], object] = lambda: None,  # noqa: ARG002 -- the same
         run: Callable[..., Any] = at_once,
     ) -> Generation:
         """Build a version from the snapshot ``digest``, on the calling thread, and check it.

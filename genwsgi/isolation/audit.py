@@ -53,8 +53,9 @@ SLICE = 1000
 WORK = 0.002
 PAUSE = 0.00001
 
-#: How long a search waits for the end of another, or of a collection, in seconds.
-PATIENCE = 10.0
+#: How long a search waits for the end of another, or of a collection, and between two looks
+#: whether it has come, in seconds.
+PATIENCE, LOOK = 10.0, 0.002
 
 #: What leads nowhere, or to whatever runs at the moment and is nobody's registry.
 _LEAVES = frozenset(
@@ -89,7 +90,11 @@ _searching = threading.Lock()
 @contextmanager
 def no_search(timeout: float) -> Iterator[None]:
     """Wait at most ``timeout`` seconds until nobody searches, and let nobody begin meanwhile."""
-    alone = _searching.acquire(timeout=timeout)
+    deadline = time.monotonic() + timeout
+    # Not by waiting for the lock: under gevent, which has not replaced it, that would stop whoever
+    # holds it as well.
+    while not (alone := _searching.acquire(blocking=False)) and time.monotonic() < deadline:
+        time.sleep(LOOK)
     try:
         yield
     finally:

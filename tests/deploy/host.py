@@ -52,6 +52,10 @@ class Host:
         for worker in workers:
             self.call("building", worker, Building(release, Step.BUILDING, 0, 0))
 
+    def looking(self, worker, release=2):
+        """Say that a worker has built, and looks at the scope; return the actions."""
+        return self.call("building", worker, Building(release, Step.LOOKING, 0, 0))
+
     def ready(self, *workers, release=2):
         """Say that workers are ready; return the last actions."""
         return [self.call("ready", worker, Ready(release, 0.1)) for worker in workers][-1]

@@ -20,6 +20,7 @@ from genwsgi.deploy.agent import Agent, same
 from genwsgi.deploy.control import StatusRequest
 from genwsgi.deploy.protocol import (
     Abort,
+    Building,
     Commit,
     Committed,
     Counts,
@@ -30,6 +31,7 @@ from genwsgi.deploy.protocol import (
     Prepare,
     Problems,
     Ready,
+    Step,
     Welcome,
     label,
 )
@@ -61,6 +63,7 @@ class FakeLive:
     :ivar codes: what the build of a digest does, if it is not to succeed at once.
     :ivar growing: the labels of the builds that may ask for a larger scope.
     :ivar looking: the labels of those that look at theirs.
+    :ivar looked: set when they may have looked.
     :ivar served: the labels of what was swapped in, in order; ``discarded`` is alike.
     """
 
@@ -71,6 +74,8 @@ class FakeLive:
         self.begun: list[str] = []
         self.growing: list[str] = []
         self.looking: list[str] = []
+        self.looked = threading.Event()
+        self.looked.set()
         self.strict: list[str] = []
         self.served: list[str] = []
         self.discarded: list[str] = []
@@ -104,9 +109,10 @@ class FakeLive:
         look: bool = True,
         strict: bool = True,
         on_check: Callable[[int, int], None] | None = None,
+        on_look: Callable[[], object] = lambda: None,
         run: Callable[..., Any] = at_once,
     ) -> FakeGeneration:
-        """Run the digest's code."""
+        """Run the digest's code, and look as long as a test lets it."""
         self.begun.append(release)
         if strict:
             self.strict.append(release)
@@ -116,6 +122,8 @@ class FakeLive:
             self.growing.append(release)
         number = len(self.begun)
         run(self.codes.get(digest, lambda on_module: None), on_module)
+        on_look()
+        assert self.looked.wait(10)
         return FakeGeneration(number, release)
 
     def swap(self, generation: FakeGeneration, *, park: bool = False) -> None:
@@ -583,6 +591,32 @@ def test_what_is_committed_is_built_with_the_scope_it_has(worker: Worker) -> Non
     connection.expect(Committed)
     assert worker.live.growing == ["2-code2", "3-code3"]
     assert worker.live.looking == ["1-code1", "3-code3"]
+
+
+def test_how_far_a_build_is_is_told_before_it_begins_and_when_it_only_looks(
+    worker: Worker,
+) -> None:
+    """The coordinator hears that a build is about to begin, so that it knows what has killed a
+    worker; and that only the look at the scope is left, so that the others can begin.
+    """
+    begun = threading.Event()
+
+    def slowly(on_module: Callable[[int], None]) -> None:
+        assert begun.wait(10)
+
+    worker.live.codes["code2"] = slowly
+    connection = worker.start()
+    worker.live.looked.clear()
+    connection.send(Prepare(release(2)))
+    assert connection.expect(Building) == Building(2, Step.BUILDING, 0, 0)
+    begun.set()
+    message = connection.expect(Building)
+    while message.stage != Step.LOOKING:
+        message = connection.expect(Building)
+    worker.live.looked.set()
+    connection.expect(Ready)
+    connection.send(Prepare(release(3), False))
+    connection.expect(Building, Ready)
 
 
 def test_failure_too_long_for_a_message_is_cut(worker: Worker) -> None:

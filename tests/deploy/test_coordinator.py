@@ -171,6 +171,60 @@ def test_another_worker_builds_first_when_the_canary_leaves():
     assert host.ready(2) == [Record(NEW), Send(2, Commit(2))]
 
 
+def test_the_others_build_while_the_first_looks_at_the_scope():
+    """When only the look is left to the worker that builds first, all others begin; the commit is
+    for when all are ready.
+    """
+    host = Host(3).to(Phase.CANARY)
+    assert host.looking(1) == [Send(2, ALSO), Send(3, ALSO)]
+    assert host.coordinator.phase == "preparing"
+    assert host.ready(2, 3) == []
+    assert host.ready(1)[0] == Record(NEW)
+
+
+def test_a_look_that_finds_something_ends_the_builds_of_all():
+    """What the look of the first finds begins the deploy anew, though the others build already."""
+    host = Host(2).to(Phase.CANARY)
+    host.looking(1)
+    kit = Addition("kit", "it imports shop")
+    did = host.call("failed", 1, Failed(2, "too small", "", (kit,)))
+    assert [(to, type(message)) for to, message in messages(did)] == [(1, Abort), (2, Abort)]
+    assert did[-1] == TakeSnapshot(an_order(), (kit,))
+
+
+@pytest.mark.parametrize("end", ["leaving", "hello"])
+def test_nothing_is_committed_that_nobody_has_looked_at(end):
+    """When the worker that looks at the scope leaves, or has lost its build with its connection,
+    another one builds first, under another number; what is told of the old one counts no more.
+    """
+    host = Host(2).to(Phase.CANARY)
+    host.looking(1)
+    host.building(2)
+    did = host.call("leaving", 1) if end == "leaving" else host.hello(7, pid=101)
+    again = dataclasses.replace(NEW, number=3)
+    abort, prepare = messages(did, 2)
+    assert (type(abort), prepare) == (Abort, Prepare(again))
+    assert host.coordinator.phase == "canary"
+    assert host.ready(2) == []
+    did = host.ready(2, release=3)
+    if end == "hello":
+        assert did == [Send(7, Prepare(again, look=False))]
+        did = host.ready(7, release=3)
+    assert did[0] == Record(again)
+
+
+def test_a_worker_that_dies_while_it_looks_ends_the_deploy():
+    """The look's worker is waited for like the others; its code has killed nobody, and is tried
+    again by the watch.
+    """
+    host = Host(2).to(Phase.CANARY)
+    host.looking(1)
+    host.call("gone", 1)
+    assert host.last.reason == "worker 101 went away when it was looking"
+    host.order("b", "watch")
+    assert messages(host.taken()) != []
+
+
 def test_a_ready_worker_may_leave():
     """A deploy goes on with those who stay when one that was ready leaves in good order."""
     host = Host(2).to(Phase.PREPARING)

@@ -360,6 +360,14 @@ class Deploys(RuleBasedStateMachine):
                 if held is not None and held.number == message.release:
                     setattr(agent, name, None)
 
+    @precondition(lambda self: any(agent.building and agent.look for agent in self.agents))
+    @rule()
+    def look(self):
+        """Who builds first has built, and looks at the scope for all."""
+        for agent in self.agents:
+            if agent.building and agent.look:
+                self.say(agent, Building(agent.building.number, Step.LOOKING, 0, 0))
+
     @precondition(lambda self: any(agent.building for agent in self.agents))
     @rule(
         good=st.sampled_from([True, True, True, False]),

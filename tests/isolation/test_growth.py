@@ -53,6 +53,24 @@ def test_importers_of_the_application_join(site: Site, installed: Path) -> None:
     assert first is not second
 
 
+@pytest.mark.parametrize("error", ["", "    raise LookupError('kit has another Page')\n"])
+def test_a_check_that_fails_for_a_scope_that_is_too_small(
+    site: Site, installed: Path, error: str
+) -> None:
+    """A candidate is verified before its scope is looked at; if it fails, and the scope lacks
+    something, the scope is what is wrong, and nobody is told that the look alone is left.
+    """
+    write(installed, {"kit.py": "import shop.models\n"})
+    site.write(
+        shop="import genwsgi, shop.models, kit\n@genwsgi.verify\ndef check():\n    pass\n" + error,
+        shop__models="",
+    )
+    looks: list[bool] = []
+    with pytest.raises(ScopeError, match="needs a larger scope: kit"):
+        site.live.build(site.take(), "test", on_look=lambda: looks.append(True))
+    assert looks == [True] * (not error)
+
+
 def test_nothing_is_left_of_a_build_whose_scope_was_too_small(site: Site, installed: Path) -> None:
     """The shared copy that such a build has loaded is gone; what others had loaded stays."""
     write(installed, {"kit.py": "import shop.models\n", "plain.py": ""})
