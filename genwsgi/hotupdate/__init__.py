@@ -273,6 +273,7 @@ def _after_fork() -> None:
     _updater.after_fork()
     if _listening is not None:
         # Not stopped: its connection is the parent's as well.
+        _listening.forsake()
         _listening, _forked = None, True
         log.warning("hotupdate: %s", status().problem)
 

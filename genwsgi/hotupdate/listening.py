@@ -32,23 +32,30 @@ class Listening:
         self._triggers: dict[str, Trigger] = {}
         self._watched: list[str] = []
         self._stopped = False
+        # One object, by which the updater is told to forget it.
+        self._callback = self._follow
 
     def start(self) -> None:
         """Start the triggers: what happens after the return leads to an update."""
         if self.configuration.watch:
             self._watch()
-            self._updater.on_update(self._follow)
+            self._updater.on_update(self._callback)
         if self.configuration.amqp is not None:
             self._listen()
 
     def stop(self) -> None:
         """Stop the triggers.  Any thread, any number of times."""
-        self._stopped = True
+        self.forsake()
         triggers, self._triggers = self._triggers, {}
         for trigger in triggers.values():
             trigger.stop()
         for trigger in triggers.values():
             trigger.join(CLOSE)
+
+    def forsake(self) -> None:
+        """Follow no update, and leave the triggers as they are: they may be another process's."""
+        self._stopped = True
+        self._updater.forget(self._callback)
 
     def status(self) -> dict[str, dict[str, object]]:
         """Return how each trigger stands, by its name.  Any thread."""
@@ -63,6 +70,8 @@ class Listening:
         before, self._triggers["watch"] = self._triggers.get("watch"), trigger
         if before is not None:
             before.stop()
+        if self._stopped:  # meanwhile, by another thread that may not have seen this one
+            trigger.stop()
 
     def _on_change(self, change: Change) -> None:
         touched = tuple(os.path.realpath(path) for path in change.paths)

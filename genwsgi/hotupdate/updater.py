@@ -103,6 +103,8 @@ class Updater:
         self._thread: threading.Thread | None = None
         # Guards the start of the thread.
         self._starting = threading.Lock()
+        # Guards the list of those that want to know of updates.
+        self._registering = threading.Lock()
         self._callbacks: list[tuple[Callback, weakref.ref[Generation] | None]] = []
         self._sources = Sources()
         self._search = Search()
@@ -140,7 +142,13 @@ class Updater:
         One that a version registers goes with the version.
         """
         owner = asking.asking()
-        self._callbacks.append((callback, None if owner is None else weakref.ref(owner)))
+        with self._registering:
+            self._callbacks.append((callback, None if owner is None else weakref.ref(owner)))
+
+    def forget(self, callback: Callback) -> None:
+        """Call ``callback``, this very object, no more.  Any thread."""
+        with self._registering:
+            self._callbacks[:] = [one for one in self._callbacks if one[0] is not callback]
 
     def _wake(self) -> None:
         self._queue.put(Wake.UP)
@@ -153,6 +161,7 @@ class Updater:
         """Go on in a child that was forked: it has none of the threads."""
         self._queue = queue.SimpleQueue()
         self._starting = threading.Lock()
+        self._registering = threading.Lock()
         self._thread = None
         self.versions.after_fork()
 
@@ -318,14 +327,10 @@ class Updater:
     # Those who want to know.
 
     def _call_back(self, old: Version, new: Version) -> None:
-        left = []
-        for callback, owner in self._callbacks[:]:
-            generation = None if owner is None else owner()
-            if owner is None or (generation is not None and is_live(generation)):
-                left.append((callback, owner))
-            del generation
-        self._callbacks[:] = left
-        for callback, _ in left:
+        with self._registering:
+            self._callbacks[:] = [one for one in self._callbacks if _is_wanted(one[1])]
+            callbacks = [callback for callback, _ in self._callbacks]
+        for callback in callbacks:
             try:
                 callback(old, new)
             except Exception:
@@ -346,3 +351,9 @@ class Updater:
                     LONG,
                     self.versions.where(number),
                 )
+
+
+def _is_wanted(owner: weakref.ref[Generation] | None) -> bool:
+    """Whether a callback of this owner is still called: the program's always, or the current."""
+    generation = None if owner is None else owner()
+    return owner is None or (generation is not None and is_live(generation))

@@ -17,6 +17,7 @@ from genwsgi import hotupdate
 from genwsgi.errors import GenwsgiError, OptionError
 from genwsgi.hotupdate.listening import ProgramBuilder
 from genwsgi.triggers.amqp.builder import Request
+from genwsgi.triggers.watch import WatchTrigger
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program, reset
 from tests.isolation.sources import Site
@@ -59,6 +60,37 @@ def test_watch_follows_the_path(program: Program, tmp_path: Path) -> None:
     assert program.update("NAME.fields", path=new).outcome == "committed"
     put(new / program.name / "fields.py", "VERSION = 3\n")
     wait_until(lambda: rules.parse() == (3, 3), what="version 3")
+
+
+def test_nothing_is_followed_after_the_end(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is closed, at any moment of an update, watches nothing from then on."""
+    program.load("NAME.rules")
+    callbacks = list(hotupdate._updater._callbacks)
+    for _ in range(2):
+        hotupdate.auto_reload_module(watch=True)
+        hotupdate.close()
+    assert hotupdate._updater._callbacks == callbacks
+    hotupdate.auto_reload_module(watch=True)
+    start, closed = WatchTrigger.start, []
+
+    def closing(trigger: WatchTrigger) -> None:
+        closed.append(trigger)
+        closer = threading.Thread(target=hotupdate.close)
+        closer.start()
+        closer.join(10)
+        start(trigger)
+
+    monkeypatch.setattr(WatchTrigger, "start", closing)
+    program.write({"NAME/fields.py": "VERSION = 2\n"}, tmp_path / "release")
+    assert program.update("NAME.fields", path=tmp_path / "release").outcome == "committed"
+    wait_until(lambda: closed and not watching(), what="the end of the watch")
+
+
+def watching() -> list[str]:
+    """Return the names of the threads that watch files."""
+    return [one.name for one in threading.enumerate() if one.name == "genwsgi-watch"]
 
 
 def test_change_of_the_program_itself(program: Program, caplog: pytest.LogCaptureFixture) -> None:
@@ -305,6 +337,56 @@ def test_fork(program: Program) -> None:
     assert "child done" in done.stdout
     assert "parent done" in done.stdout
     assert done.stdout.count("hotupdate: forked: call auto_reload_module()") == 1
+
+
+FORKING_A_WATCH = """
+import os, sys, threading
+sys.path.insert(0, {root!r})
+import {name}.rules as rules
+from genwsgi import hotupdate
+
+hotupdate.auto_reload_module(watch=True)
+pid = os.fork()
+if pid == 0:
+    try:
+        outcome = hotupdate.update("{name}.fields", path={release!r}, timeout=20)
+        assert outcome.outcome == "committed", outcome
+        assert rules.parse() == (2, 2)
+        assert not hotupdate.status().listening
+        print(sorted(thread.name for thread in threading.enumerate()), flush=True)
+    finally:
+        os._exit(0 if sys.exc_info()[0] is None else 1)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+hotupdate.on_update(lambda old, new: os._exit(0 if rules.parse() == (3, 3) else 1))
+with open({fields!r} + ".tmp", "w") as file:
+    file.write("VERSION = 3")
+os.replace(file.name, {fields!r})
+threading.Event().wait(20)
+os._exit(2)
+"""
+
+
+def test_fork_while_files_are_watched(program: Program, tmp_path: Path) -> None:
+    """A forked child watches nothing, whatever folder it takes up; its parent goes on watching."""
+    release = tmp_path / "release"
+    program.write({"NAME/fields.py": "VERSION = 2\n"}, release)
+    code = FORKING_A_WATCH.format(
+        root=str(program.root),
+        name=program.name,
+        fields=str(program.root / program.name / "fields.py"),
+        release=str(release),
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "genwsgi-hotupdate" in done.stdout
+    assert "genwsgi-watch" not in done.stdout
 
 
 SPAWNING = """
