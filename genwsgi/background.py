@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from genwsgi.build import at_once, build_error
-from genwsgi.errors import BuildAbandoned, GenwsgiError
+from genwsgi.errors import BuildAbandoned, GenwsgiError, NoThreadError
 from genwsgi.generations.generation import Generation
 from genwsgi.interrupt import interrupt, where
 
@@ -60,7 +60,8 @@ class BackgroundBuild:
     It is interrupted in the application's code only: what has to be undone after that is undone
     whole.
 
-    :param done: called on that thread when the build has ended, unless it was abandoned before.
+    :param done: called on that thread when the build has ended, unless it was abandoned before; or
+        at once, if the system has no thread for it.
     :param on_look: called on that thread when it is built and verified, and only what ``look`` asks
         for is left.
     :param grow, look, strict: see :meth:`genwsgi.live.LiveApplication.build`.
@@ -107,7 +108,11 @@ class BackgroundBuild:
         self._thread = threading.Thread(
             target=self._run, name=f"genwsgi-build {release}", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.error = NoThreadError(release, str(error))
+            done(self)
 
     def abandon(self) -> None:
         """Give the build up: it stops as soon as it can and leaves nothing.  Any thread."""

@@ -46,6 +46,16 @@ class BuildError(GenwsgiError):
         self.traceback = traceback
 
 
+class NoThreadError(GenwsgiError):
+    """The system allows no more threads, and a build needs one of its own."""
+
+    def __init__(self, release: str, reason: str) -> None:
+        super().__init__(
+            f"no build of release {release} could begin: {reason}; raise the limit of processes and"
+            " threads (ulimit -u, TasksMax=, pids.max), or end what uses them up"
+        )
+
+
 class BuildAbandoned(BaseException):
     """Raised inside a build that nobody waits for any more.
 

@@ -13,7 +13,7 @@ import pytest
 from genwsgi import background
 from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild
 from genwsgi.build import tear_down
-from genwsgi.errors import BuildError
+from genwsgi.errors import BuildError, NoThreadError
 from genwsgi.generations.lifecycle import State
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
@@ -207,3 +207,22 @@ def test_build_that_breaks_down_is_told(
     assert build.generation is None
     assert str(build.error) == "the build broke down: MemoryError('no more'); see the log"
     assert "Traceback" in caplog.text
+
+
+def test_build_that_no_thread_is_left_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no more threads, whoever waits hears that, and what to do."""
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    site.write(shop="")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        build, done = start_build(site)
+    assert done.is_set()
+    assert build.generation is None
+    assert not build.running
+    assert isinstance(build.error, NoThreadError)
+    assert str(build.error).startswith(
+        "no build of release test could begin: can't start new thread; raise the limit"
+    )

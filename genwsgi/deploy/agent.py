@@ -27,7 +27,13 @@ from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, Step, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.telling import Teller
-from genwsgi.errors import ProtocolError, RunDirectoryError, ScopeError, SnapshotError
+from genwsgi.errors import (
+    NoThreadError,
+    ProtocolError,
+    RunDirectoryError,
+    ScopeError,
+    SnapshotError,
+)
 from genwsgi.generations.cancelling import Cancellation, Means, raise_in_thread
 from genwsgi.generations.generation import Generation
 from genwsgi.live import LiveApplication
@@ -270,7 +276,7 @@ class Agent:
         self._building = (release, build, catch_up)
 
     def _ended_build(self, build: BackgroundBuild) -> None:
-        """Called on the build's thread."""
+        """Called on the build's thread, or on the agent's if there is none for it."""
         self._ended.put(build)
         self._link.wake()
 
@@ -317,7 +323,13 @@ class Agent:
                 error,
                 trace,
             )
-        failed = protocol.Failed(release.number, clip(str(error)), clip(trace), tuple(additions))
+        failed = protocol.Failed(
+            release.number,
+            clip(str(error)),
+            clip(trace),
+            tuple(additions),
+            blameless=isinstance(error, NoThreadError),
+        )
         self._link.send(failed)
         if not catch_up:
             self._follow(self._directory.committed())

@@ -237,7 +237,8 @@ class Coordinator(View):
         if me is not None and self._about_deploy(worker, message.release):
             if again := self._grow(message.additions, now):
                 return again
-            self._remember_failure()
+            if not message.blameless:
+                self._remember_failure()
             reason = f"worker {me.pid}: {message.reason}"
             return self._end(Outcome.FAILED, reason, now, message.traceback)
         if me is None or message.release != self._release.number:

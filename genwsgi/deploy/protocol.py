@@ -127,12 +127,14 @@ class Failed:
     """Release ``release`` can't be built in this worker: one line why, and the whole traceback.
 
     :ivar additions: what has to join the scope, if that is all that is wrong.
+    :ivar blameless: whether the code has nothing to do with it, which may be tried again as it is.
     """
 
     release: int
     reason: str
     traceback: str
     additions: tuple[Addition, ...] = ()
+    blameless: bool = False
 
 
 @dataclass(frozen=True)

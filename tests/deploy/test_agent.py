@@ -265,6 +265,22 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have the system refuse a thread for the next build."""
+    refusals: list[int] = []
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if refusals and thread.name.startswith("genwsgi-build"):
+            refusals.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return lambda: refusals.append(1)
+
+
 @pytest.fixture(autouse=True)
 def _log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
@@ -557,6 +573,18 @@ def test_failed_build_sends_the_traceback(worker: Worker) -> None:
     assert worker.live.served == ["1-code1"]
     connection.send(Prepare(release(3)))
     assert connection.expect(Ready).release == 3
+
+
+def test_build_that_no_thread_is_left_for(worker: Worker, no_threads: Callable[[], None]) -> None:
+    """It is not the code that is to blame, and the next order finds the worker as it was."""
+    connection = worker.start()
+    no_threads()
+    connection.send(Prepare(release(2)))
+    failed = connection.expect(Failed)
+    assert failed.blameless
+    assert "can't start new thread" in failed.reason
+    connection.send(Prepare(release(2)))
+    assert connection.expect(Ready).release == 2
 
 
 def test_scope_that_is_too_small_is_said(worker: Worker) -> None:
@@ -900,6 +928,26 @@ def test_catching_up_is_tried_again(
     told = "the committed release 2-code2 can't be built here, and release 1-code1 is served on"
     assert caplog.text.count(told) == 2
     assert BROKEN.traceback in caplog.text
+
+
+def test_catching_up_that_no_thread_is_left_for(
+    worker: Worker,
+    no_threads: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is committed is built when there are threads again, and until then that is a problem."""
+    monkeypatch.setattr(module, "RETRY", 0.02)
+    connection = worker.start()
+    no_threads()
+    worker.directory.record(release(2))
+    connection.send(Welcome(release(2)))
+    assert connection.expect(Failed).blameless
+    (problem,) = connection.expect(Problems).problems
+    assert "can't start new thread" in problem.text
+    assert connection.expect(Committed).release == 2
+    assert connection.expect(Problems) == Problems(())
+    assert "stumbled" not in caplog.text
 
 
 @pytest.mark.parametrize("end", ["abort", "failure"])

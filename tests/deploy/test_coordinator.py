@@ -114,6 +114,16 @@ def test_a_failure_in_the_canary_disturbs_nobody_else():
     assert host.coordinator.phase == "idle"
 
 
+@pytest.mark.parametrize("blameless", [True, False])
+def test_code_that_is_not_to_blame_is_not_remembered_as_bad(blameless):
+    """The watch deploys it again as it is if a worker lacked something else, and only then."""
+    host = Host(1).to(Phase.CANARY)
+    host.call("failed", 1, Failed(2, "no", "", blameless=blameless))
+    host.order("b", trigger="watch")
+    did = host.taken()
+    assert any(isinstance(message, Prepare) for message in messages(did, 1)) is blameless
+
+
 @pytest.mark.parametrize("failing", [1, 2, 3])
 def test_one_failure_aborts_all_who_were_told(failing):
     """If any worker fails, each that was told to build is told to discard, and nothing commits."""

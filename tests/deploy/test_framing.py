@@ -68,6 +68,7 @@ SAMPLES = [
     Building(7, Step.BUILDING, 3, 20),
     Ready(7, 0.5),
     Failed(7, "ValueError: no", "Traceback\n  ...\nValueError: no"),
+    Failed(7, "no thread", "", blameless=True),
     Committed(7, 3),
     Generations((GenerationStatus(2, "7-code", "draining", 1, 0.5, "a thread", "GET /", 7.5),)),
     Problems((Problem("descriptors", "970 of 1024 in use", 1700000000.5, 12),)),
