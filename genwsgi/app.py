@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genwsgi.background import BackgroundBuild
+from genwsgi.background import BackgroundBuild, BackgroundDiscard
 from genwsgi.deploy.orders import ahead
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
@@ -245,7 +245,7 @@ class GenerationalApp:
             if self._closed:
                 raise GenwsgiError("the application is closed; make another one to ask")
             built = self._live.build(self._digest, "explained", grow=False, verdicts=verdicts)
-            self._live.discard(built)
+            BackgroundDiscard(self._live, built)
         return verdicts
 
     def close(self) -> None:
@@ -366,7 +366,7 @@ class GenerationalApp:
                 return failure
             return Outcome.FAILED, str(failure), failure.traceback
         if closed or off:
-            self._live.discard(generation)
+            BackgroundDiscard(self._live, generation)
             return _REFUSED if closed else (Outcome.FAILED, off, "")
         self._digest = digest
         self._releases += 1

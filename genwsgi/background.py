@@ -1,4 +1,4 @@
-"""A build on a thread of its own, that lets requests run and can be given up."""
+"""A build on a thread of its own, that lets requests run and can be given up; and its undoing."""
 
 from __future__ import annotations
 
@@ -209,3 +209,38 @@ class BackgroundBuild:
         time.sleep(PAUSE if self._live.busy() else GIVE_WAY)
         ended = time.monotonic()
         self._pause_at = ended + min(PART * (ended - began), WORK_MOST)
+
+
+class BackgroundDiscard:
+    """A ready generation is dropped on a thread of its own.
+
+    What the application has registered for its end may take its time, or never return.
+    """
+
+    def __init__(self, live: Builds, generation: Generation) -> None:
+        self._thread = threading.Thread(
+            target=_discard,
+            args=(live, generation),
+            name=f"genwsgi-discard {generation.release}",
+            daemon=True,
+        )
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has no thread for it
+            _discard(live, generation)
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is still at it."""
+        return self._thread.is_alive()
+
+    def where(self) -> str:
+        """Where it is now, as the last lines of its stack, for the log."""
+        return where(self._thread)
+
+
+def _discard(live: Builds, generation: Generation) -> None:
+    try:
+        live.discard(generation)
+    except BaseException:  # what its finalizers raise, too: nobody waits for this thread
+        log.exception("%s could not be torn down whole", generation.name)

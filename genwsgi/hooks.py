@@ -34,8 +34,8 @@ def on_retire(callback: Ending) -> Ending:
     It runs after the generation's last response, in its context, on a thread of genwsgi's; together
     with the generation's ``atexit`` callbacks, the last registered first.  What it raises is
     logged.  Unlike those it also runs when the build fails after it was registered, or is discarded
-    because another worker's failed: so what a build has opened can be closed.  Then it runs on the
-    thread of the build, and the outcome of the deploy waits for it.
+    because another worker's failed: so what a build has opened can be closed.  After a build that
+    failed it runs on the thread of the build, and the outcome of the deploy waits for it.
 
     Without genwsgi it runs when the process ends.
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from genwsgi import background
-from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild
+from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild, BackgroundDiscard
 from genwsgi.build import tear_down
 from genwsgi.errors import BuildError, NoThreadError
 from genwsgi.generations.lifecycle import State
@@ -226,3 +226,55 @@ def test_build_that_no_thread_is_left_for(site: Site, monkeypatch: pytest.Monkey
     assert str(build.error).startswith(
         "no build of release test could begin: can't start new thread; raise the limit"
     )
+
+
+def test_discard_on_a_thread_of_its_own(site: Site) -> None:
+    """Whoever discards waits for nothing that the application does at its end."""
+    site.write(
+        shop="import genwsgi, threading\nend = threading.Event()\ngenwsgi.on_retire(end.wait)\n"
+    )
+    build, done = start_build(site)
+    assert done.wait(10)
+    generation = build.generation
+    assert generation is not None
+    end = generation.run(lambda: __import__("sys").modules["shop"].end)
+    discard = BackgroundDiscard(site.live, generation)
+    wait_until(lambda: "self._callback()" in discard.where(), what="the callback")
+    assert discard.running
+    end.set()
+    wait_until(lambda: not discard.running, what="the end")
+    assert generation.state is State.DISCARDED
+
+
+def test_discard_that_breaks_down_is_logged(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its traceback, and that is all."""
+    site.write(shop="")
+    build, done = start_build(site)
+    assert done.wait(10)
+    generation = build.generation
+    assert generation is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(site.live, "discard", {}.__getitem__)
+        discard = BackgroundDiscard(site.live, generation)
+        wait_until(lambda: not discard.running, what="the end")
+    assert f"{generation.name} could not be torn down whole\nTraceback" in caplog.text
+    site.live.discard(generation)
+
+
+def test_discard_that_no_thread_is_left_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system allows no more threads, the generation goes all the same."""
+
+    def refuse(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    site.write(shop="")
+    build, done = start_build(site)
+    assert done.wait(10)
+    generation = build.generation
+    assert generation is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not BackgroundDiscard(site.live, generation).running
+    assert generation.state is State.DISCARDED

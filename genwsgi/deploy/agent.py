@@ -18,7 +18,7 @@ import time
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
-from genwsgi.deploy.abandoned import AbandonedBuilds
+from genwsgi.deploy.abandoned import Abandoned
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.health import Health
 from genwsgi.deploy.link import Link
@@ -86,7 +86,7 @@ class Agent:
         self._prepared: tuple[Release, Generation] | None = None
         self._building: tuple[Release, BackgroundBuild, bool] | None = None
         self._retry_at: float | None = None
-        self._abandoned = AbandonedBuilds(log)
+        self._abandoned = Abandoned(live, log)
         self._link = Link(directory)
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
@@ -293,7 +293,7 @@ class Agent:
                 self._building = None
                 self._conclude(release, build, catch_up)
             elif build.generation is not None:
-                self._live.discard(build.generation)
+                self._abandoned.ready(build.generation)
         now = time.monotonic()
         self._parking.attend(now, self._prepared[1] if self._prepared else None)
         self._abandoned.attend(now)
@@ -395,7 +395,7 @@ class Agent:
         """Discard what is prepared or being built."""
         if self._prepared is not None:
             (release, generation), self._prepared = self._prepared, None
-            self._live.discard(generation)
+            self._abandoned.ready(generation)
             self._log.info("release %s is discarded: %s", label(release), reason)
         self._drop_build(reason)
 
@@ -403,7 +403,7 @@ class Agent:
         """Abandon the build that is under way, if there is one."""
         if self._building is not None:
             (release, build, _), self._building = self._building, None
-            self._abandoned.add(release, build, reason)
+            self._abandoned.build(release, build, reason)
 
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""

@@ -21,6 +21,7 @@ from genwsgi.deploy.control import StatusRequest
 from genwsgi.deploy.protocol import (
     Abort,
     Building,
+    Cancel,
     Commit,
     Committed,
     Counts,
@@ -550,7 +551,7 @@ def test_abort_discards_what_is_prepared(worker: Worker) -> None:
     connection.expect(Ready)
     connection.send(Abort(2, "worker 7 failed"), Commit(1))
     connection.expect(Committed)
-    assert worker.live.discarded == ["2-code2"]
+    wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
     assert worker.live.served == ["1-code1"]
 
 
@@ -701,13 +702,33 @@ def test_log_says_where_an_abandoned_build_hangs(
     assert caplog.text.count(message) == 1
 
 
+def test_log_says_where_a_discard_hangs(
+    worker: Worker,
+    gate: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What an application does at its end may block: the agent obeys on, and the log names it."""
+    monkeypatch.setattr(abandoned, "STOP_WITHIN", 0.02)
+    worker.live.discard = lambda generation: waits_for(gate)(lambda modules: None)
+    connection = worker.start()
+    connection.send(Prepare(release(2)))
+    connection.expect(Ready)
+    connection.send(Abort(2, "worker 7 failed"), Prepare(release(3)))
+    assert connection.expect(Ready).release == 3
+    message = "what release 2-code2 does at its end does not stop; it is at\n"
+    wait_until(lambda: message in caplog.text, what="the log")
+    assert "gate.wait(2 * DEADLINE)" in caplog.text.partition(message)[2]
+    gate.set()
+
+
 def test_newer_prepare_replaces_what_is_prepared(worker: Worker) -> None:
     """One generation at most is kept ready: a newer one makes the older go."""
     connection = worker.start()
     for number in (2, 3):
         connection.send(Prepare(release(number)))
         assert connection.expect(Ready).release == number
-    assert worker.live.discarded == ["2-code2"]
+    wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
     worker.directory.record(release(3))
     connection.send(Commit(3))
     assert connection.expect(Committed).release == 3
@@ -803,7 +824,7 @@ def test_prepared_release_that_nobody_waits_for(worker: Worker) -> None:
     connection = worker.coordinator.accept()
     connection.send(Welcome(release(1)), Abort(2, "nobody waits for it"), Commit(1))
     connection.expect(Hello, Committed)
-    assert worker.live.discarded == ["2-code2"]
+    wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
 
 
 def test_build_under_way_when_the_connection_breaks(worker: Worker) -> None:
@@ -845,7 +866,7 @@ def test_number_that_was_given_twice(worker: Worker) -> None:
     worker.lose_coordinator()
     connection = worker.coordinator.accept()
     wait_until(lambda: worker.live.served == ["1-code1", "2-other"], what="the other code")
-    assert worker.live.discarded == ["2-code2"]
+    wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
     assert not same(release(2), release(2, "other"))
 
 
@@ -860,7 +881,7 @@ def test_late_abort_does_not_stop_catching_up(
     worker.directory.record(release(3))
     connection.send(Welcome(release(3)), Abort(2, "nobody waits for it"), StatusRequest())
     wait_until(lambda: "StatusRequest" in caplog.text, what="all are heard")
-    assert worker.live.discarded == ["2-code2"]
+    wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
     gate.set()
     assert connection.expect(Committed).release == 3
     assert worker.live.served == ["1-code1", "3-code3"]
@@ -1016,8 +1037,8 @@ def test_agent_survives_an_exception(worker: Worker, caplog: pytest.LogCaptureFi
     connection = worker.start()
     connection.send(Prepare(release(2)))
     connection.expect(Ready)
-    worker.live.discard = {}.pop  # raises KeyError
-    connection.send(Abort(2, "why not"))
+    worker.live.cancel = {}.__getitem__  # raises TypeError
+    connection.send(Cancel(2))
     assert connection.receive() is None
     assert "the agent stumbled and starts again\nTraceback" in caplog.text
     connection = worker.coordinator.accept()
