@@ -99,14 +99,16 @@ def add_command(
     return parser
 
 
-def open_session(options: argparse.Namespace) -> Session:
+def open_session(options: argparse.Namespace, *, to_the_end: bool = False) -> Session:
     """Return the session with the server that the options mean.
 
+    :param to_the_end: see :class:`~genwsgi.ctl.render.Screen`.
     :raises ServerNotFound: there is none, or it can't be told which of several.
     """
     server = choose(options.run_dir, options.pid)
     client = Client(server, options.timeout, complain)
-    return Session(server, client, Screen(sys.stdout, as_json=options.json))
+    screen = Screen(sys.stdout, as_json=options.json, to_the_end=to_the_end)
+    return Session(server, client, screen)
 
 
 def complain(text: str) -> None:

@@ -124,7 +124,7 @@ def _detail(options: argparse.Namespace) -> str:
 
 
 def _run(options: argparse.Namespace, order: OrderRequest | RollbackRequest) -> int:
-    session = open_session(options)
+    session = open_session(options, to_the_end=True)
     try:
         outcome = _follow(session, order) if options.wait else _give(session, order)
     except KeyboardInterrupt:

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         expect=options.expect,
         timeout=options.timeout,
     )
-    screen = Screen(sys.stdout, as_json=options.json)
+    screen = Screen(sys.stdout, as_json=options.json, to_the_end=True)
     table = LiveTable(screen, HEAD)
     with screen.drawing():
         sender = Sender(

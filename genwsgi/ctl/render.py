@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
@@ -78,12 +79,15 @@ class Screen:
 
     :param stream: the command's standard output.
     :param as_json: only objects are shown, one in a line.
+    :param to_the_end: go on unseen when whoever reads has seen enough, as head(1) may: there is an
+        outcome to wait for.  Else that is a BrokenPipeError.
     :ivar terminal: whether a person looks at it, so that what was shown can be drawn anew.
     """
 
-    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, as_json: bool = False, to_the_end: bool = False) -> None:
         self._stream = stream
         self._as_json = as_json
+        self._to_the_end = to_the_end
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
         console = self._console
         # A dumb terminal can't go back over what it has shown, and is a pipe to us.
@@ -101,14 +105,24 @@ class Screen:
                 soft = not isinstance(block, Table)
                 self._console.print(_renderable(block), soft_wrap=soft)
         else:
-            self._stream.write(plain(blocks))
-            self._stream.flush()
+            self._write(plain(blocks))
 
     def tell(self, value: Any) -> None:
         """Give programs an object, if they have asked: one line of JSON."""
         if self._as_json:
-            self._stream.write(json.dumps(value) + "\n")
+            self._write(json.dumps(value) + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except BrokenPipeError:
+            if not self._to_the_end:
+                raise
+            # What the stream has kept, and all that comes, goes nowhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     @contextlib.contextmanager
     def drawing(self) -> Iterator[None]:

@@ -174,6 +174,23 @@ def test_an_order_that_could_not_be_given_is_another_matter(
     assert "no answer from the coordinator" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("outcome", "status"), [(GOOD, 0), (BAD, 1)])
+@pytest.mark.parametrize("words", [["deploy"], ["rollback", "--json"]])
+def test_a_reader_that_has_seen_enough_does_not_end_the_waiting(
+    directory: RunDirectory, words: list[str], outcome: OrderOutcome, status: int
+):
+    """As with head(1): the status is still that of the outcome, and nothing is complained of."""
+    command = [sys.executable, "-m", "genwsgi.ctl", *words, "--run-dir", directory.path]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with coordinator(directory, answering(Progress("", 1, "building"), outcome)):
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_interrupted_the_order_goes_on(directory: RunDirectory):
     """Ctrl-C ends the waiting only, and says so; the order is sent no second word."""
     command = [sys.executable, "-m", "genwsgi.ctl", "deploy", "--run-dir", directory.path]
