@@ -147,7 +147,8 @@ def _unix(path: str, uid: int, gid: int) -> socket.socket:
         finally:
             os.umask(before)
         if os.geteuid() == 0:
-            os.chown(path, uid, gid)
+            # Whoever may write in its folder may have put a link in its place.
+            os.chown(path, uid, gid, follow_symlinks=False)
         listener.listen()
         listener.setblocking(False)
     except BaseException:

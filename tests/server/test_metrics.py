@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,24 @@ def test_a_unix_socket_is_its_user_s_alone(tmp_path: Path):
     assert metrics.where(listener) == f"unix:{path}"
     metrics.close(listener, alone=True)
     assert not path.exists()
+
+
+@pytest.mark.skipif(ME[0] != 0, reason="only root can give files away")
+def test_no_file_of_others_is_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even if somebody puts a link to it in the place of the socket that was just made."""
+    precious, path = tmp_path / "precious", tmp_path / "m.sock"
+    precious.touch()
+    chown = os.chown
+
+    def swapped(*args: Any, **more: Any) -> None:
+        path.unlink()
+        path.symlink_to(precious)
+        chown(*args, **more)
+
+    monkeypatch.setattr(os, "chown", swapped)
+    metrics.listen(f"unix:{path}", 4711, 4711).close()
+    assert precious.stat().st_uid == ME[0]
+    assert path.lstat().st_uid == 4711
 
 
 def test_what_a_killed_server_has_left_is_replaced(tmp_path: Path):
