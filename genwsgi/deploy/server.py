@@ -225,7 +225,7 @@ class CoordinatorServer:
         listener.listen(128)
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, self._peers.accept)
-        self._listener = listener
+        self._listener, self._deaf = listener, False
         self._upkeep.listening()
 
     def _stop_listening(self) -> None:
@@ -293,6 +293,7 @@ class CoordinatorServer:
         for one in self._decision.participants:
             if one.release is not None:
                 self._directory.begin_serving(one.pid)
+                self._directory.first("served")
         self._listen()
 
     def _say(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -1264,5 +1265,28 @@ def test_what_is_deleted_is_written_again(host: Host, monkeypatch: pytest.Monkey
     assert host.directory.committed() == committed
     assert host.directory.paused() == pause
     assert host.directory.serves(1)
+    assert host.directory.happened("served")
     assert host.settled().problems == ()
     shutil.rmtree(gone)
+
+
+def test_socket_that_is_made_again_while_nobody_can_be_heard(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket that is deleted while there are no descriptors is listened at when it is there."""
+    monkeypatch.setattr(upkeep, "LOOK", 0.02)
+    accept = peers.Peers.accept
+    errors = [OSError(errno.EMFILE, "Too many open files")]
+
+    def full(self: peers.Peers, listener: socket.socket) -> None:
+        if errors:
+            os.unlink(host.directory.socket)
+            self._failed(errors.pop())
+        else:
+            accept(self, listener)
+
+    monkeypatch.setattr(peers.Peers, "accept", full)
+    host.start()
+    host.connect()
+    wait_until(lambda: not errors, what="the refusal")
+    assert host.settled().phase == "idle"
