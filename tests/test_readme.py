@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,17 @@ def test_options_exist(document):
     known = {flag for one in parsers for action in one._actions for flag in action.option_strings}
     named = set(re.findall(r"`(?:genwsgi )?(--[a-z-]+)", document.read_text()))
     assert named <= known
+
+
+def test_what_is_to_be_installed_is_this_folder() -> None:
+    """Whoever is told to install an extra is told of one that there is, and where its source is."""
+    there_are = metadata("genwsgi").get_all("Provides-Extra", [])
+    texts = [*DOCUMENTS, *ROOT.glob("genwsgi/**/*.py")]
+    told = [re.findall(r"pip install (?:-e )?'(.*?)\[(.*?)\]'", path.read_text()) for path in texts]
+    pairs = [pair for pairs in told for pair in pairs]
+    extras = {extra for _, extra in pairs}
+    assert {"gevent", "metrics"} <= extras <= {*there_are}
+    assert {source for source, _ in pairs} == {"."}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -53,7 +53,8 @@ def check(text: str, binds: Iterable[object]) -> None:
         )
     if importlib.util.find_spec("prometheus_client") is None:
         raise OptionError(
-            "--metrics needs the package prometheus_client: pip install 'genwsgi[metrics]'"
+            "--metrics needs the package prometheus_client: pip install '.[metrics]' where "
+            "genwsgi's source is"
         )
 
 
