@@ -44,6 +44,7 @@ PATCHED: list[tuple[Any, tuple[str, ...]]] = [
     (logging.Manager, ("getLogger",)),
     (mimetypes, ("add_type", "init", "guess_type", "guess_all_extensions", "guess_extension")),
     (os, ("register_at_fork",)),
+    (type(os.environ), ("__setitem__", "__delitem__")),
     (signal, ("signal", "getsignal")),
     (sqlite3, ("register_adapter", "register_converter")),
     (sqlite3.dbapi2, ("register_adapter", "register_converter")),

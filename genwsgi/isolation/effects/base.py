@@ -101,6 +101,19 @@ def acting(kind: type[R]) -> R | None:
     return None if book is None else book.records[kind]
 
 
+#: Those whose build is under way.
+under_way: list[Book] = []
+
+
+def building(kind: type[R]) -> R | None:
+    """Return the record of the build whose doing it is; ``None``: no build does it."""
+    if not under_way:
+        return None
+    record = acting(kind)
+    book = None if record is None else record.book()
+    return record if book is not None and book.building else None
+
+
 def entered(kind: type[R]) -> R | None:
     """Return the record of the generation in whose context this is: quicker than :func:`acting`."""
     generation = active.get()

@@ -32,16 +32,13 @@ from genwsgi.isolation.effects import (
     threads,
     warns,
 )
-from genwsgi.isolation.effects.base import Book, Record, Run, book_of, open_book
+from genwsgi.isolation.effects.base import Book, Record, Run, book_of, open_book, under_way
 
 log = logging.getLogger("genwsgi")
 
 #: Guards installing and uninstalling.
 _lock = threading.Lock()
 _installed = 0
-
-#: Those whose build is under way.
-_building: list[Effects] = []
 
 #: Every family's module and record, in the order of installing; all that ends goes backwards.
 _FAMILIES: tuple[tuple[ModuleType, type[Record]], ...] = (
@@ -77,7 +74,7 @@ class Effects(Book):
             if kind not in self.records:
                 self.records[kind] = kind(self)
         open_book(generation, self)
-        _building.append(self)
+        under_way.append(self)
 
     def built(self) -> None:
         """The build has ended well: see what it did that goes through no function, and log it."""
@@ -120,8 +117,8 @@ class Effects(Book):
 
     def _settle(self) -> None:
         self.building = False
-        if self in _building:
-            _building.remove(self)
+        if self in under_way:
+            under_way.remove(self)
         for record in self.records.values():
             self._guarded(record, "built")
 
@@ -142,12 +139,12 @@ def shared_import_begins() -> tuple[Any, Any] | None:
 
     :returns: what to give to :func:`shared_import_ended`; ``None`` if nothing is being built.
     """
-    return (lists.look(), hooks.look()) if _building else None
+    return (lists.look(), hooks.look()) if under_way else None
 
 
 def shared_import_ended(seen: tuple[Any, Any]) -> None:
     """What has changed since ``seen`` no build has done."""
-    for book in tuple(_building):
+    for book in tuple(under_way):
         book.of(lists.Lists).not_mine(seen[0])
         book.of(hooks.Hooks).not_mine(seen[1])
         book.of(overrides.Overrides).look()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from genwsgi.isolation.effects.base import Book, Record, Run, acting, living
+from genwsgi.isolation.effects.base import Book, Record, Run, building, living
 from genwsgi.isolation.effects.claims import Entry, counted
 from genwsgi.isolation.holders import belongs
 
@@ -54,9 +54,8 @@ def changing(table: MutableMapping[str, Any], name: str, value: Any) -> None:
 
     What the import system does while a shared module is imported is not a generation's doing.
     """
-    entries = acting(Entries)
-    book = None if entries is None else entries.book()
-    if entries is not None and book is not None and book.building:
+    entries = building(Entries)
+    if entries is not None:
         entry = Entry(table, name)
         known = entries.changed.get(name)
         entries.changed[name] = entry, entry.get() if known is None else known[1], value

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from genwsgi.errors import BuildError
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, call
 
 CHANGING = """
     import os
@@ -63,3 +63,41 @@ def test_failed_build(site: Site) -> None:
     assert dict(os.environ) == {**before, "GW_CHANGED": "3"}
     os.environ["GW_CHANGED"] = "1"
     assert time.tzname[0] == "UTC"
+
+
+@pytest.mark.usefixtures("_variables")
+def test_what_the_serving_generation_sets_meanwhile(site: Site) -> None:
+    """What a failed build undoes is its own: what others set while it was built stays."""
+    site.write(
+        shop="""
+            import os
+            def renew(name, value):
+                os.environ[name] = value
+        """
+    )
+    serving = site.serve()
+    os.environ["GW_NEW"] = "old"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "builtins.renew", lambda *what: call(serving, "shop", "renew", *what), raising=False
+        )
+        site.write(
+            shop="""
+                import os
+                os.environ["GW_CHANGED"] = "mine"
+                os.environb[b"GW_REMOVED"] = b"mine"
+                renew("GW_NEW", "fresh")
+                renew("GW_CHANGED", "fresh")
+                os.environ["GW_CHANGED"] = "mine again"
+                1 / 0
+            """
+        )
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+    assert [os.environ[f"GW_{name}"] for name in ("NEW", "CHANGED", "REMOVED")] == [
+        "fresh",
+        "fresh",
+        "2",
+    ]
+    os.environ["GW_CHANGED"] = "1"
+    del os.environ["GW_NEW"]
