@@ -16,7 +16,8 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Seconds after which a command is ended as one that hangs; each test has a shorter limit.
+#: Seconds after which a command is ended as one that hangs, unless it has a deadline of its own;
+#: each test has a shorter limit.
 DEADLINE = 900.0
 
 #: Seconds that an interrupted command has to end what it has started.
@@ -29,11 +30,13 @@ class Job:
 
     :ivar name: what it is called in the output.
     :ivar env: what its environment has besides.
+    :ivar deadline: after how many seconds it is ended as one that hangs.
     """
 
     name: str
     command: tuple[str | Path, ...]
     env: dict[str, str] = field(default_factory=dict)
+    deadline: float = field(default_factory=lambda: DEADLINE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class _Running:
 
     def remaining(self) -> float:
         """The seconds that it still has."""
-        return max(0.0, self._begun + DEADLINE - time.monotonic())
+        return max(0.0, self._begun + self._job.deadline - time.monotonic())
 
     def done(self) -> Done:
         """Return its end, which has come."""

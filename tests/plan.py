@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
-from tests.jobs import ROOT, Job
-from tests.pythons import CANT_MEASURE, Pythons
+from tests.jobs import DEADLINE, ROOT, Job
+from tests.pythons import CANT_MEASURE, SUPPORTED, Pythons
 
 #: What can differ from one CPython to another in ways that matter: how modules are imported.
 ISOLATION = ("tests/generations", "tests/isolation", "tests/test_build.py", "tests/hotupdate")
@@ -39,8 +39,12 @@ UNMEASURED = {
 COMPILE = {"PYTHONDONTWRITEBYTECODE": ""}
 COMPILED = {"PYTHONDONTWRITEBYTECODE": "1"}
 
-#: Makes what the tests on other CPythons run in.
-ENVIRONMENTS = Job("environments", (sys.executable, "-m", "tests.pythons"))
+#: Makes what the tests on other CPythons run in, one after the other: each has a deadline's time.
+ENVIRONMENTS = Job(
+    "environments",
+    (sys.executable, "-m", "tests.pythons"),
+    deadline=DEADLINE * len(SUPPORTED),
+)
 
 
 def checks() -> list[Job]:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import __main__ as command
 from tests import jobs
 from tests.jobs import Job, run_all
+from tests.pythons import Pythons
 
 #: Waits for a file, and leaves another when it is interrupted.
 STOPPABLE = """\
@@ -67,6 +70,31 @@ def test_a_job_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
     assert names(done) == ["hanging", "next"]
     assert (tmp_path / "begun.ended").exists() == (code is STOPPABLE)
     assert (done[0].status < 0) == (code is STUBBORN)
+
+
+def test_a_deadline_of_its_own(tmp_path: Path) -> None:
+    """A job may have another deadline than the others have."""
+    waits = python("waits", STOPPABLE, tmp_path / "begun", tmp_path / "never")
+    (done,) = run_all([replace(waits, deadline=1.5)], 1)
+    assert done.seconds < jobs.DEADLINE / 10
+    assert (tmp_path / "begun.ended").exists()
+
+
+def test_one_cpython_is_not_enough_for_a_change_that_lands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said before anything is run, with the next step; without CI one is enough."""
+    only = Pythons("3.13", {"3.13": sys.executable})
+    monkeypatch.setattr(command, "find", lambda: only)
+    monkeypatch.setattr(command, "run", lambda *_: pytest.fail("it runs"))
+    monkeypatch.setattr(sys, "argv", ["tests"])
+    monkeypatch.setenv("CI", "true")
+    assert command.main() == 1
+    assert "install another CPython of 3.10 to 3.13" in capsys.readouterr().err
+    two = Pythons("3.13", {**only.found, "3.10": "python3.10"})
+    assert not command.lacking(two)
+    monkeypatch.delenv("CI")
+    assert not command.lacking(only)
 
 
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:
