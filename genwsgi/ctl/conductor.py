@@ -77,6 +77,7 @@ class Conductor:
     :param expect: how many hosts there are; ``None``: as many as answer the roll call.
     :param timeout: how long preparing may take, and again going live, in seconds.
     :ivar hosts: who is there, by name.
+    :ivar ordered: whether the broker has confirmed the order itself.
     :ivar problem: why it did not end well; empty: it did, or is not over.
     """
 
@@ -92,6 +93,7 @@ class Conductor:
         self.order = order
         self.phase = Phase.CALLING
         self.hosts: dict[tuple[str, str], Host] = {}
+        self.ordered = False
         self.problem = ""
         self._wait = wait or all_or_none
         self._all_or_none = all_or_none
@@ -123,8 +125,10 @@ class Conductor:
 
     def sent(self, step: Step) -> None:
         """The broker has confirmed ``step``."""
-        if step is Step.DEPLOY and not self._wait:
-            self.phase = Phase.OVER
+        if step is Step.DEPLOY:
+            self.ordered = True
+            if not self._wait:
+                self.phase = Phase.OVER
 
     def heard(self, answer: Mapping[str, Any], now: float) -> list[Step]:
         """A host has answered."""
@@ -178,8 +182,14 @@ class Conductor:
         """The sender wants no more of it.  What has been ordered stays ordered."""
         if self.phase is Phase.PREPARING:
             return self._abort(reason, now)
+        if self.phase is Phase.CALLING:
+            self.problem = f"nothing was ordered: {reason}"
+        elif self.phase is Phase.ORDERING:
+            left = "the waiting has ended, and the order goes on"
+            self.problem = (
+                f"{reason}; {left if self.ordered else 'the broker has not confirmed it'}"
+            )
         if self.phase is not Phase.ABORTING:
-            self.problem = self.problem or reason
             self.phase = Phase.OVER
         return []
 

@@ -42,6 +42,7 @@ exit status:
        has gone live with it
   1    not every host has, or the broker can't be used
   2    the command line can't be obeyed
+  130  interrupted (Ctrl-C): the waiting has ended, the order goes on
 """
 
 
@@ -110,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
     )
     screen = Screen(sys.stdout, as_json=options.json, to_the_end=True)
     table = LiveTable(screen, HEAD)
+    interrupted = False
     with screen.drawing():
         sender = Sender(
             settings,
@@ -121,13 +123,14 @@ def run(options: argparse.Namespace) -> int:
         try:
             sender.run(options.timeout)
         except KeyboardInterrupt:
+            interrupted = True
             sender.call_off()
         table.show(rows(conductor.hosts.values()))
     hosts = [dataclasses.asdict(host) for host in conductor.hosts.values()]
     screen.tell({"order": conductor.order, "problem": conductor.problem, "hosts": hosts})
     if conductor.problem:
         complain(f"order {conductor.order}: {conductor.problem}")
-        return Exit.NOT_DONE
+        return Exit.INTERRUPTED if interrupted and conductor.ordered else Exit.NOT_DONE
     taken = f" by {len(conductor.hosts)} hosts" if conductor.hosts else " by the broker"
     screen.show(Line(f"order {conductor.order}: taken{taken}"))
     return Exit.DONE

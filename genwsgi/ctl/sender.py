@@ -72,8 +72,11 @@ class Sender:
                 self._away(why(error), until)
 
     def call_off(self) -> None:
-        """Give up; what is prepared is dropped, if the broker can be reached."""
-        self._to_send = list(self._conductor.give_up("called off", time.monotonic()))
+        """Give up; what is prepared is dropped, if the broker can be reached.
+
+        What is ordered stays so.
+        """
+        self._to_send = list(self._conductor.give_up("interrupted", time.monotonic()))
         with contextlib.suppress(AMQPError, OSError), self._connected():
             self._converse()
 

@@ -213,11 +213,43 @@ def test_giving_up_aborts_what_is_prepared_and_ends_the_rest():
     fleet = Fleet(all_or_none=True)
     assert fleet.conductor.give_up("called off", 0.0) == []
     assert fleet.conductor.over
+    assert fleet.conductor.problem == "nothing was ordered: called off"
     fleet = Fleet(all_or_none=True)
     fleet.here("a")
     fleet.tick(ROLL_CALL)
     assert fleet.conductor.give_up("called off", fleet.now) == [Step.ABORT]
     assert fleet.conductor.problem == "none has changed: called off"
+    assert fleet.conductor.give_up("once more", fleet.now) == []
+    assert not fleet.conductor.over
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "problem"),
+    [
+        (True, "interrupted; the waiting has ended, and the order goes on"),
+        (False, "interrupted; the broker has not confirmed it"),
+    ],
+)
+def test_giving_up_what_is_ordered_takes_nothing_back(confirmed: bool, problem: str):
+    """Hosts go live all the same, and that is what is said."""
+    fleet = Fleet()
+    fleet.here("a")
+    assert fleet.tick(ROLL_CALL) == [Step.DEPLOY]
+    if confirmed:
+        fleet.conductor.sent(Step.DEPLOY)
+    assert fleet.conductor.give_up("interrupted", fleet.now) == []
+    assert fleet.conductor.over
+    assert fleet.conductor.problem == problem
+
+
+def test_giving_up_what_is_over_changes_nothing():
+    """An order that ended well has ended well."""
+    fleet = Fleet()
+    fleet.here("a")
+    fleet.tick(ROLL_CALL)
+    fleet.ended("a")
+    assert fleet.conductor.give_up("interrupted", fleet.now) == []
+    assert fleet.conductor.problem == ""
 
 
 class Conducting(RuleBasedStateMachine):

@@ -255,6 +255,29 @@ def test_interrupted_it_calls_off_what_is_prepared(
     wait_until(lambda: all(one.withdrawn for one in fleet), what="all to drop it")
 
 
+def test_interrupted_what_is_ordered_goes_on(
+    broker: Broker, exchange: str, fleet: list[Player], tmp_path: Path, notify: Notify
+):
+    """Ctrl-C while hosts go live ends the waiting only, and says so."""
+    fleet[0].end = ""
+    command = [sys.executable, "-m", "genwsgi.ctl", "notify", "--wait"]
+    command += [f"--amqp={broker.url}", f"--amqp-exchange={exchange}"]
+    process = subprocess.Popen(
+        [*command, f"--key-file={tmp_path}/key"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    shown = iter(process.stdout.readline, "")
+    assert any("committed" in line for line in shown), "the order is out"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; the waiting has ended, and the order goes on" in error
+    assert not any(one.withdrawn for one in fleet)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
