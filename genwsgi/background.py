@@ -6,13 +6,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from genwsgi.build import at_once, build_error
 from genwsgi.errors import BuildAbandoned, GenwsgiError, NoThreadError
 from genwsgi.generations.generation import Generation
 from genwsgi.interrupt import interrupt, where
+from genwsgi.isolation import imports
 
 log = logging.getLogger("genwsgi")
 
@@ -58,7 +59,8 @@ class BackgroundBuild:
     """A build on a thread of its own, that can be given up.
 
     It is interrupted in the application's code only: what has to be undone after that is undone
-    whole.
+    whole.  The import of a shared package is whole as well: a part of one would stay in the process
+    and could not be loaded again.
 
     :param done: called on that thread when the build has ended, unless it was abandoned before; or
         at once, if the system has no thread for it.
@@ -103,6 +105,8 @@ class BackgroundBuild:
         self._lock = threading.Lock()
         self._abandoned = False
         self._inside = False
+        # Whether a shared package is being imported; the build's thread alone asks.
+        self._whole = False
         # When it is time for the next pause.
         self._pause_at = 0.0
         self._thread = threading.Thread(
@@ -136,6 +140,7 @@ class BackgroundBuild:
 
     def _run(self) -> None:
         started = time.monotonic()
+        imports.whole.guard = self._in_one_piece
         with contextlib.suppress(BuildAbandoned):
             try:
                 self.generation = self._live.build(
@@ -168,14 +173,35 @@ class BackgroundBuild:
 
     def _inside_it(self, function: Callable[..., T], *args: Any) -> T:
         """Call ``function(*args)``, which runs the application's code and may be interrupted."""
-        with self._lock:
-            if self._abandoned:
-                raise BuildAbandoned
-            self._inside = True
+        self._go_in()
         try:
             return function(*args)
         finally:
             self._come_out()
+
+    @contextlib.contextmanager
+    def _in_one_piece(self) -> Iterator[None]:
+        """The time of a shared import, in which nothing is interrupted; raise after it if need be.
+
+        What such an import imports is a part of it.
+        """
+        if self._whole or not self._inside:
+            yield
+            return
+        self._come_out()
+        self._whole = True
+        try:
+            yield
+        finally:
+            self._whole = False
+            self._go_in()
+
+    def _go_in(self) -> None:
+        """Begin the time in which :meth:`abandon` interrupts; raise if it was called."""
+        with self._lock:
+            if self._abandoned:
+                raise BuildAbandoned
+            self._inside = True
 
     def _come_out(self) -> None:
         """End the time in which :meth:`abandon` interrupts; raise again if it did."""
@@ -201,7 +227,7 @@ class BackgroundBuild:
         """Note how many modules are loaded, or of how many ``checks`` how many are made."""
         total = checks or (self._size and max(done, self._size))
         self.progress = ("verifying" if checks else "building", done, total)
-        if self._abandoned:
+        if self._abandoned and not self._whole:
             raise BuildAbandoned
         began = time.monotonic()
         if began < self._pause_at:

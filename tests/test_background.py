@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from genwsgi.errors import BuildError, NoThreadError
 from genwsgi.generations.lifecycle import State
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, write
 
 __all__ = ["site"]
 
@@ -74,6 +75,56 @@ def test_abandoned_build_stops(site: Site, code: str, monkeypatch: pytest.Monkey
     assert build.generation is None
     assert site.live.current is not None
     assert site.live.current.number == 1
+
+
+#: A package that can be loaded once in a process, as numpy's compiled part; its parts come first.
+ONCE = """
+import heavy_library.part
+import builtins
+builtins.loads.append(1)
+assert len(builtins.loads) == 1, "cannot load module more than once per process"
+builtins.entered.set()
+while not builtins.gate.is_set():
+    len("")
+ENDING
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "import shop.late\n", "raise ImportError('no')"])
+def test_abandoned_in_a_shared_import(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """A shared package that is being imported when a build is given up is loaded to its end, and
+    the build ends then; so the next one can use it.
+    """
+    entered, gate, ran = threading.Event(), threading.Event(), list[int]()
+    for name, value in {"entered": entered, "gate": gate, "ran": ran, "loads": []}.items():
+        monkeypatch.setattr(f"builtins.{name}", value, raising=False)
+    write(
+        tmp_path / "lib/heavy_library",
+        {"__init__.py": ONCE.replace("ENDING", ending), "part.py": ""},
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    site.write(shop="import heavy_library\nran.append(1)\n", shop__late="")
+    try:
+        build, done = start_build(site)
+        assert entered.wait(10)
+        build.abandon()
+        # It would be interrupted many times over.
+        build._thread.join(0.1)
+        assert build.running
+        gate.set()
+        wait_until(lambda: not build.running, what="the build has stopped")
+        assert ran == []
+        assert not done.is_set()
+        assert ("heavy_library" in sys.modules) is not ending.startswith("raise")
+        if not ending.startswith("raise"):
+            site.serve()
+            assert ran == [1]
+    finally:
+        gate.set()
+        for name in ("heavy_library", "heavy_library.part"):
+            sys.modules.pop(name, None)
 
 
 def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ import importlib._bootstrap_external
 import os
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.machinery import FileFinder, ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -42,6 +44,19 @@ from genwsgi.isolation.view import SysModules, forget_proxies, handle_of, real
 bootstrap: Any = importlib._bootstrap
 
 _find_and_load = bootstrap._find_and_load
+
+
+class Whole(threading.local):
+    """Whether this thread may be interrupted in a shared import, half of which would stay.
+
+    :ivar guard: makes what every shared import of the thread is done in.
+    """
+
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+#: Set by who interrupts the thread.
+whole = Whole()
 
 
 class ScopeFinder:
@@ -114,12 +129,17 @@ def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     if table is not None:
         module: ModuleType = table.import_module(name)
         return handle_of(name, module) if table.handles else module
+    with whole.guard():
+        return _load_shared(name, import_)
+
+
+def _load_shared(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     seen = None if importing_shared.get() else shared_import_begins()
     token = importing_shared.set(True)
     try:
-        module = _find_and_load(name, import_)
+        shared: ModuleType = _find_and_load(name, import_)
         late.loaded(name)
-        return module
+        return shared
     finally:
         importing_shared.reset(token)
         if seen is not None:
