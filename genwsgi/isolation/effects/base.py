@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from genwsgi.generations.generation import Generation, active
 from genwsgi.generations.lifecycle import State
 from genwsgi.isolation import late
-from genwsgi.isolation.asking import author
+from genwsgi.isolation.asking import adopted, author
 
 log = logging.getLogger("genwsgi")
 
@@ -140,6 +140,11 @@ def current() -> tuple[Generation, Book] | None:
         if generation is not None and generation.state is State.CURRENT:
             return generation, generation.effects
     return None
+
+
+def alone(book: Book) -> bool:
+    """Whether no other code of an application or a program was there when the build began."""
+    return book.first and not adopted
 
 
 _MISSING: Any = object()

@@ -16,7 +16,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import settings
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, call
 
 CHANGING = """
     import asyncio, decimal, gc, io, locale, logging, multiprocessing, os, socket, sys, warnings
@@ -151,3 +151,62 @@ def test_imported_during_the_build(kept: dict[str, Any], site: Site) -> None:
     finally:
         sys.modules["decimal"].DefaultContext.prec = 28
         sys.modules["decimal"] = module
+
+
+def test_what_requests_set_meanwhile(
+    kept: dict[str, Any], site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a request has set for a moment, or sets while a build fails, is not the build's."""
+    site.write(
+        shop="""
+            import gc, io, os, sys
+            def before():
+                gc.disable()
+                os.umask(0)
+                sys.stdout = io.StringIO()
+            def meanwhile():
+                gc.enable()
+                os.umask(0o077)
+                sys.stdout = sys.__stdout__
+        """
+    )
+    serving = site.serve()
+    call(serving, "shop", "before")
+    site.write(
+        shop="""
+            import os, sys
+            meanwhile()
+            sys.setswitchinterval(0.01)
+            os.umask(0o027)
+            os.umask(0o026)
+            class Stream:
+                write = flush = lambda *_: None
+            sys.stderr = Stream()
+            1 / 0
+        """
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "builtins.meanwhile", lambda: call(serving, "shop", "meanwhile"), raising=False
+        )
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+    now = values()
+    assert now["garbage collection"] is True
+    assert now["umask"] == 0o077
+    assert now["sys.stdout"] is sys.__stdout__
+    for name in ("switch interval", "sys.stderr"):
+        assert now[name] is kept[name] or now[name] == kept[name], name
+    assert (
+        "generation 2 is undone; this has changed meanwhile, nobody knows by whom, and stays so:"
+        " sys.stdout" in caplog.messages
+    )
+
+
+def test_set_anew_after_the_build(kept: dict[str, Any], site: Site) -> None:
+    """What somebody has set since is not set back."""
+    site.write(shop="import sys\nsys.setswitchinterval(0.01)\n")
+    generation = site.build()
+    sys.setswitchinterval(0.02)
+    site.live.discard(generation)
+    assert sys.getswitchinterval() == 0.02
