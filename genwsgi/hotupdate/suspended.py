@@ -39,8 +39,14 @@ class Suspended:
             weakref.WeakKeyDictionary()
         )
 
-    def places(self, generations: Collection[Generation]) -> dict[Generation, str]:
-        """Return those of ``generations`` that have suspended code, and where, for people."""
+    def places(
+        self, generations: Collection[Generation], threads: Collection[int] = ()
+    ) -> dict[Generation, str]:
+        """Return those of ``generations`` that have suspended code, and where, for people.
+
+        :param threads: those that the generations have started, by their identifiers.  What asyncio
+            runs there does not count, as these threads do not: it is the generation's to end.
+        """
         places: dict[Generation, str] = {}
         for generation in generations:
             reference = self._found.get(generation)
@@ -48,7 +54,10 @@ class Suspended:
             if one is not None:
                 places.update(_places(one, {generation}))
         rest = {generation for generation in generations if generation not in places}
+        own = _run_in(threads) if rest and threads else ()
         for one in _all() if rest else ():
+            if id(one) in own:
+                continue
             for generation, place in _places(one, rest).items():
                 places[generation] = place
                 rest.discard(generation)
@@ -79,6 +88,25 @@ def _all() -> list[Any]:
         kinds.add(waiting[-1])
         waiting += type.__subclasses__(waiting.pop())
     return [one for one in gc.get_objects() if type(one) in kinds]
+
+
+def _run_in(threads: Collection[int]) -> dict[int, Any]:
+    """Return, by their identities, the coroutines of tasks that asyncio runs in these threads."""
+    asyncio: Any = sys.modules.get("asyncio")
+    loops = []
+    for ident, top in sys._current_frames().items() if asyncio is not None else ():
+        frame = top if ident in threads else None
+        while frame is not None:
+            if frame.f_code is asyncio.BaseEventLoop.run_forever.__code__:
+                loops.append(id(frame.f_locals["self"]))
+            frame = frame.f_back
+    found: dict[int, Any] = {}
+    for task in [one for one in gc.get_objects() if type(one) is asyncio.Task] if loops else ():
+        one = task.get_coro() if id(task.get_loop()) in loops else None
+        while type(one) is CoroutineType:
+            found[id(one)] = one
+            one = one.cr_await
+    return found
 
 
 def _innermost(one: Any) -> FrameType | None:

@@ -216,7 +216,7 @@ class Versions:
             busy = _in_use(waiting)
             # Of the first nothing is undone, so what of it is suspended is safe.
             others = [one for one in waiting if one not in busy and one is not self._first]
-            suspended = self._suspended.places(others)
+            suspended = self._places(others)
             for generation in waiting:
                 if generation not in busy and generation not in suspended:
                     self._waiting.remove(generation)
@@ -234,7 +234,7 @@ class Versions:
         for generation in [*self._waiting, *self._switch.draining()]:
             if generation.number == number:
                 places = _in_use([generation]).get(generation, [])
-                places = places or list(self._suspended.places([generation]).values())
+                places = places or list(self._places([generation]).values())
                 return ", ".join(places) or "by units of work that are pinned to it"
         return "no more"
 
@@ -267,6 +267,10 @@ class Versions:
             effects.uninstall()
             imports.uninstall(self._provide)
             adopted.release()
+
+    def _places(self, generations: Collection[Generation]) -> dict[Generation, str]:
+        own = {thread.ident or 0 for one in generations for thread in _threads_of(one)}
+        return self._suspended.places(generations, own)
 
     def _on_idle(self, generation: Generation) -> None:
         self._waiting.append(generation)

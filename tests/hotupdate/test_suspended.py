@@ -105,3 +105,43 @@ def test_suspended_code_keeps_its_version(
     del go_on
     wait_until(lambda: ended == [3, 2], what="the end of version 2")
     atexit.unregister(ended.append)
+
+
+LOOP = """
+    import asyncio, atexit, threading
+    import NAME
+    from NAME.fields import VERSION
+    async def nap():
+        NAME.ended.append(-VERSION)
+        await asyncio.sleep(1000)
+    async def work():
+        await nap()
+    loop = asyncio.new_event_loop()
+    def run():
+        task = loop.create_task(work())
+        loop.run_forever()
+        task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+    thread = threading.Thread(target=run)
+    thread.start()
+    @atexit.register
+    def end():
+        NAME.ended.append(VERSION)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+    """
+
+
+def test_loop_of_its_own_keeps_no_version(program: Program) -> None:
+    """What waits in a loop on a thread that the version has started is ended by the version."""
+    ended: list[int] = []
+    vars(program.load("NAME"))["ended"] = ended
+    program.load("NAME.rules")
+    program.write({"NAME/rules.py": LOOP, "NAME/fields.py": "VERSION = 2\n"})
+    assert program.update("NAME.rules").outcome == "committed"
+    wait_until(lambda: ended == [-2], what="the task of version 2")
+    program.write({"NAME/rules.py": "VERSION = 3\n"})
+    assert program.update("NAME.rules").outcome == "committed"
+    wait_until(lambda: ended == [-2, 2], what="the end of version 2")
+    wait_until(lambda: hotupdate.status().in_use == (), what="no version in use")
