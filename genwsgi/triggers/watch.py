@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,6 +169,7 @@ class WatchTrigger:
         return batch
 
     def _react(self, batch: list[tuple[float, FileSystemEvent]]) -> None:
+        self._reader.closes = sys.platform == "linux" and not self._polling
         for at, event in batch:
             self._reader.note(at, event, self._plan)
             self._flood.note(at)
@@ -204,6 +206,11 @@ class WatchTrigger:
             what = f"{lock} exists: git is at work, or died; remove the lock if no git runs"
             found.append(Obstacle(what, GIT_PATIENCE, GIT_AFTER, made))
         pace = self._settle.pace
+        for path, since in self._reader.written.items():
+            # A write that takes no time is no obstacle, after which others have to be waited for.
+            if time.monotonic() >= since + pace.burst:
+                what = f"{path} is still open for writing"
+                found.append(Obstacle(what, pace.cap, pace.burst, int(since * 1e9)))
         for root in self._plan.roots:
             if root.kind is Kind.MISSING and root.path in self._directories:
                 found.append(Obstacle(f"{root.path} is gone", pace.cap, pace.burst))
@@ -286,6 +293,8 @@ class WatchTrigger:
         try:
             if watches is None:
                 watches = self._watches = self._open(polling=self._polling)
+            # What is closed while watches are replaced, nobody tells.
+            self._reader.written.clear()
             act(watches)
             return
         except WatchError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from watchdog.events import (
     DirCreatedEvent,
@@ -69,6 +71,46 @@ def test_a_file_that_was_just_opened_is_incomplete(case):
     (case.root / "full.py").write_text("a = 1\n")
     case.note(FileCreatedEvent, "full.py")
     assert case.settle.due == 11.0
+
+
+def test_a_file_is_being_written_from_its_first_write_until_it_is_closed(case):
+    """Where the system tells of closes; what was renamed or deleted meanwhile isn't either."""
+    case.reader.closes = True
+    for end in (FileClosedEvent, FileDeletedEvent, FileMovedEvent):
+        (case.root / "m.py").write_text("a = 1\n")
+        case.note(FileModifiedEvent, "m.py")
+        case.note(FileModifiedEvent, "m.py", at=11.0)
+        assert case.reader.written == {str(case.root / "m.py"): 10.0}
+        case.note(end, *["m.py", "n.py"][: 1 + (end is FileMovedEvent)], at=12.0)
+        assert case.reader.written == {}
+        (case.root / "m.py").unlink()
+
+
+def test_a_directory_that_left_takes_along_what_is_written_in_it(case):
+    """No close is told of a file that is somewhere else by then."""
+    case.reader.closes = True
+    for name in ("pkg/m.py", "pkg.py"):
+        (case.root / name).parent.mkdir(exist_ok=True)
+        (case.root / name).write_text("a = 1\n")
+        case.note(FileModifiedEvent, name)
+    case.note(DirDeletedEvent, "pkg")
+    assert list(case.reader.written) == [str(case.root / "pkg.py")]
+
+
+def test_a_mode_or_a_time_that_was_set_is_no_write(case):
+    """It is the same event, and no close will follow; also right after a write."""
+    case.reader.closes = True
+    path = case.root / "m.py"
+    path.write_text("a = 1\n")
+    case.note(FileClosedEvent, "m.py")
+    case.note(FileModifiedEvent, "m.py")
+    assert case.reader.written == {}
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    case.note(FileModifiedEvent, "m.py")
+    path.unlink()
+    case.note(FileModifiedEvent, "m.py")
+    case.note(FileModifiedEvent, "notes.txt")
+    assert case.reader.written == {}
 
 
 def test_a_rename_onto_a_source_is_complete(case):

@@ -9,6 +9,7 @@ import random
 import shutil
 import string
 import subprocess
+import sys
 import threading
 import time
 
@@ -150,6 +151,56 @@ def test_a_sync_of_many_files_gives_one_order_at_its_end(watch, orders, place):
     place.nothing_but_the_sentinel(orders)
     place.replace(place.root / "p9" / "m499.py", "b = 1\n")
     assert orders.take().paths == (str(place.root / "p9" / "m499.py"),)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
+def test_a_write_that_stalls_gives_one_order_when_the_file_is_closed(watch, orders, place):
+    """As long as somebody has it open for writing, half a module isn't taken for one."""
+    trigger = watch(place.root)
+    with open(place.module, "w", encoding="utf-8") as file:
+        file.write("a = 1\n")
+        file.flush()
+        late = time.monotonic() + 4 * Pace().burst
+        wait_until(lambda: time.monotonic() > late)
+        assert orders.changes == []
+        file.write("b = 2\n")
+    assert orders.take().paths == (str(place.module),)
+    assert trigger._reader.written == {}
+    place.nothing_but_the_sentinel(orders)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
+def test_a_file_that_stays_open_delays_one_order_and_not_all(watch, orders, place, caplog):
+    """It is waited for up to the cap, which is said; then its writes count as they come."""
+    trigger = watch(place.root)
+    trigger._settle.pace = Pace(single=0.025, burst=0.1, cap=1.0)
+    with open(place.module, "w", encoding="utf-8") as file:
+        file.write("a = 1\n")
+        file.flush()
+        began = time.monotonic()
+        assert orders.take().paths == (str(place.module),)
+        assert orders.times[-1] - began > 1.0
+        assert f"{place.module} is still open for writing; going ahead" in caplog.text
+        trigger._settle.pace = Pace(single=0.025, burst=0.1, cap=1.0)
+        file.write("b = 1\n")
+        file.flush()
+        began = time.monotonic()
+        assert orders.take().paths == (str(place.module),)
+        assert orders.times[-1] - began < 1.0
+
+
+def test_modes_and_times_that_are_set_are_not_waited_for(watch, orders, place):
+    """A file that is copied with all that belongs to it is closed before that is set."""
+    other = place.top / "other"
+    other.write_text("a = 4\n")
+    watch(place.root)
+    began = time.monotonic()
+    shutil.copy2(other, place.module)
+    assert orders.take().paths == (str(place.module),)
+    place.module.chmod(0o600)
+    place.replace(place.sentinel, "1")
+    wait_until(lambda: any(str(place.sentinel) in change.paths for change in orders.changes))
+    assert orders.times[-1] - began < Pace().cap / 2
 
 
 def test_a_slow_write_seen_by_polling_gives_one_order_at_its_end(watch, orders, place):
@@ -576,7 +627,8 @@ def test_polling_goes_on_as_long_as_the_limit_stands(watch, orders, place, monke
     trigger = watch(place.root, poll_interval=0.05)
     wait_until(lambda: opened.count(None) > 4, what="attempts")
     assert trigger.status()["polling"]
-    place.replace(place.module, "a = 2\n")
+    # In place: who polls is told of no close, and waits for none.
+    place.module.write_text("a = 22\n")
     assert orders.take().paths == (str(place.module),)
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
 
