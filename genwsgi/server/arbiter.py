@@ -62,6 +62,7 @@ class GenwsgiArbiter(Arbiter):
     def setup(self, app: GenwsgiApplication) -> None:
         """Take the configuration, with workers that outlive a shortage of descriptors."""
         super().setup(app)
+        join_error_log()
         self.worker_class = patient(self.cfg.worker_class)
 
     def run(self) -> None:
@@ -86,7 +87,6 @@ class GenwsgiArbiter(Arbiter):
 
     def start(self) -> None:
         """Take the first snapshot, before a port is bound or a worker forked."""
-        join_error_log()
         if self._announcer is not None:
             self._ear = self.app.handed["ear"] = systemd.Ear()
             self._announcer.begin()

@@ -7,6 +7,7 @@ in the master's main thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -14,10 +15,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.config import Config
+from gunicorn.glogging import loggers
 from gunicorn.sock import ssl_context
 from gunicorn.util import check_is_writable
 
 from genwsgi.errors import GenwsgiError, OptionError
+from genwsgi.server.logs import join_error_log
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -40,12 +43,18 @@ def check(before: Config, after: Config) -> None:
             "the address (bind) can't be changed while the server runs: leave it, or stop the "
             "server and start it with the new one"
         )
+    # Handlers of gunicorn's own go with the configuration, the others are only opened again.
+    logs = {after.errorlog, after.accesslog} - {None, "-"} | {
+        handler.baseFilename
+        for logger in loggers()
+        for handler in logger.handlers
+        if isinstance(handler, logging.FileHandler) and not getattr(handler, "_gunicorn", False)
+    }
     try:
-        assert after.worker_class
-        assert isinstance(after.env, dict)
-        for path in (after.errorlog, after.accesslog):
-            if path not in (None, "-"):
-                check_is_writable(path)
+        for name in ("worker_class", "env"):  # which are made when they are asked for
+            getattr(after, name)
+        for path in sorted(logs):
+            check_is_writable(path)
     except Exception as error:
         raise OptionError(reason(error)) from error
     if after.is_ssl:
@@ -97,6 +106,7 @@ def or_as_before(arbiter: Arbiter) -> Iterator[None]:
                 arbiter.kill_worker(pid, signal.SIGTERM)
         if arbiter.log.cfg is not arbiter.cfg:
             arbiter.log.setup(arbiter.cfg)
+            join_error_log()
         raise
 
 

@@ -430,6 +430,22 @@ def test_a_configuration_that_is_broken_replaces_nothing(
     del os.environ["GENWSGI_TEST"]
 
 
+def test_a_configuration_that_is_read_anew_may_name_another_log(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What genwsgi itself says goes where gunicorn's lines then go."""
+    ours, theirs = logging.getLogger("genwsgi"), logging.getLogger("gunicorn.error")
+    for logger in (ours, theirs):
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", logger.propagate)
+        monkeypatch.setattr(logger, "level", logger.level)
+    another = logging.NullHandler()
+    monkeypatch.setattr(Arbiter, "setup", lambda self, app: theirs.handlers.append(another))
+    made.cfg.worker_class = object
+    made.setup(made.app)
+    assert ours.handlers == [another]
+
+
 def test_a_dead_worker_serves_no_more(
     made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,23 @@ def test_what_no_worker_could_serve_is_refused(values: dict[str, object], said: 
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_log_that_can_not_be_opened_again_is_refused(tmp_path: Path) -> None:
+    """Whoever has made it: gunicorn would have closed it by then, and every line would raise."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    handler = logging.FileHandler(folder / "shop.log")
+    logger = logging.getLogger("tests.restart.shop")
+    logger.addHandler(handler)
+    try:
+        restart.check(configured(), configured())
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(OptionError, match=r"shop\.log' isn't writable"):
+            restart.check(configured(), configured())
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
