@@ -48,7 +48,9 @@ def check(before: Config, after: Config) -> None:
         handler.baseFilename
         for logger in loggers()
         for handler in logger.handlers
-        if isinstance(handler, logging.FileHandler) and not getattr(handler, "_gunicorn", False)
+        if isinstance(handler, logging.FileHandler)
+        and handler.stream
+        and not getattr(handler, "_gunicorn", False)
     }
     try:
         for name in ("worker_class", "env"):  # which are made when they are asked for
@@ -69,8 +71,8 @@ def reason(error: BaseException) -> str:
     """Return what is wrong in one line: gunicorn puts whole tracebacks into its messages."""
     if not isinstance(error, (GenwsgiError, RuntimeError)):
         return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-    lines = [line for line in (line.strip() for line in str(error).splitlines()) if line != "]"]
-    first, *rest = filter(None, lines or [type(error).__name__])
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line.strip("]")]
+    first, *rest = lines or [type(error).__name__]
     return f"{first.rstrip(': ')}: {rest[-1]}" if rest else first
 
 

@@ -72,6 +72,7 @@ def test_a_log_that_can_not_be_opened_again_is_refused(tmp_path: Path) -> None:
         (RuntimeError("one"), "one"),
         (RuntimeError("one: \n\n[Traceback:\n  here\nE: three\n\n]"), "one: E: three"),
         (RuntimeError(), "RuntimeError"),
+        (RuntimeError("\n"), "RuntimeError"),
         (KeyError("one"), "KeyError: 'one'"),
         (ValueError(), "ValueError"),
     ],
