@@ -23,6 +23,7 @@ from genwsgi.isolation import imports
 from genwsgi.isolation.effects import (
     Effects,
     effects_of,
+    forget_cached,
     forget_overloads,
     forget_types,
     plain_names,
@@ -163,6 +164,7 @@ def tear_down(generation: Generation, event: Event | None = None) -> None:
     # Nothing is left to do if an earlier teardown came as far as this.
     if isinstance(table, ModuleTable):
         plain_names(list(table.modules.values()))
+        forget_cached(table.builtins, table.modules)
         table.close()
         # Whatever code is left asks a closed table, and not another generation's.
         generation.modules = EndedTable(table)

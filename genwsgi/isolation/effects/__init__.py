@@ -21,11 +21,13 @@ from genwsgi.isolation.effects.book import (
     shared_import_ended,
     uninstall,
 )
+from genwsgi.isolation.effects.caches import forget_cached
 from genwsgi.isolation.effects.typings import forget_overloads, forget_types, plain_names
 
 __all__ = [
     "Effects",
     "effects_of",
+    "forget_cached",
     "forget_overloads",
     "forget_types",
     "importing_shared",
