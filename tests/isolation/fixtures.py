@@ -69,6 +69,7 @@ def process() -> dict[str, Any]:
     return {
         "modules": type(sys.modules),
         "proxies": [n for n, m in sys.modules.copy().items() if type(m) is view.ModuleProxy],
+        "lists": [id(one) for one in (sys.path, sys.meta_path, sys.path_hooks, gc.callbacks)],
         "path": list(sys.path),
         "meta_path": list(sys.meta_path),
         "path_hooks": list(sys.path_hooks),

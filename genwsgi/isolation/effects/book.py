@@ -134,19 +134,18 @@ def effects_of(generation: Generation) -> Effects | None:
     return cast("Effects | None", book_of(generation))
 
 
-def shared_import_begins() -> tuple[Any, Any] | None:
+def shared_import_begins() -> Any:
     """A shared module is about to be imported: what it does is nobody's.
 
     :returns: what to give to :func:`shared_import_ended`; ``None`` if nothing is being built.
     """
-    return (lists.look(), hooks.look()) if under_way else None
+    return hooks.look() if under_way else None
 
 
-def shared_import_ended(seen: tuple[Any, Any]) -> None:
+def shared_import_ended(seen: Any) -> None:
     """What has changed since ``seen`` no build has done."""
     for book in tuple(under_way):
-        book.of(lists.Lists).not_mine(seen[0])
-        book.of(hooks.Hooks).not_mine(seen[1])
+        book.of(hooks.Hooks).not_mine(seen)
         book.of(overrides.Overrides).look()
 
 

@@ -1,7 +1,12 @@
-"""Lists of the process that code appends to when it is imported: ``sys.path``, import hooks, ..."""
+"""Lists of the process that code appends to when it is imported: ``sys.path``, import hooks, ...
+
+A request may change them as well while something is built, and a comparison would not tell who did.
+So each is replaced by a list that knows whose code changes it.
+"""
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -9,14 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from genwsgi.isolation.effects.base import Book, Record, Run, current
+from genwsgi.isolation.effects.base import Book, Record, Run, building, current
 from genwsgi.isolation.effects.claims import counted
 
-_LISTS: dict[str, Callable[[], list[Any]]] = {
-    "sys.path": lambda: sys.path,
-    "sys.meta_path": lambda: sys.meta_path,
-    "sys.path_hooks": lambda: sys.path_hooks,
-    "gc.callbacks": lambda: gc.callbacks,
+_PLACES: dict[str, tuple[Any, str]] = {
+    "sys.path": (sys, "path"),
+    "sys.meta_path": (sys, "meta_path"),
+    "sys.path_hooks": (sys, "path_hooks"),
+    "gc.callbacks": (gc, "callbacks"),
 }
 _WHAT = {
     "sys.path": "sys.path entry",
@@ -26,40 +31,84 @@ _WHAT = {
 }
 
 
+class Noting(list[Any]):
+    """Takes the place of one of the lists, and notes what the code of a build does to it.
+
+    :ivar plain: the list whose place it has, which is kept the same: the garbage collector reads
+        its own, and others may have taken theirs out of its module.
+    """
+
+    def __init__(self, name: str, plain: list[Any]) -> None:
+        super().__init__(plain)
+        self.name = name
+        self.plain = plain
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+def _noting(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def change(self: Noting, *args: Any, **kwargs: Any) -> Any:
+        lists = building(Lists)
+        before = None if lists is None else list(self)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.plain[:] = self
+            if lists is not None and before is not None:
+                lists.changed(self.name, before, self)
+
+    return change
+
+
+for _method in (
+    *("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"),
+    *("__setitem__", "__delitem__", "__iadd__", "__imul__"),
+):
+    setattr(Noting, _method, _noting(getattr(list, _method)))
+
+
 class Lists(Record):
     """What one build added to them, by identity, and what it took out."""
 
     def __init__(self, book: Book) -> None:
         super().__init__(book)
-        self._before = look()
-        self._removed: dict[str, list[Any]] = {}
-        self.added: dict[str, list[Any]] = {name: [] for name in _LISTS}
+        self._noting = {name: _note(name) for name in _PLACES}
+        #: What it took out, and what the list was before.
+        self._removed: dict[str, tuple[list[Any], list[Any]]] = {}
+        self.added: dict[str, list[Any]] = {name: [] for name in _PLACES}
 
-    def not_mine(self, seen: dict[str, list[Any]]) -> None:
-        """What has come since ``seen`` is the process's: a shared module added it."""
-        for name, get in _LISTS.items():
-            if name in self._before:
-                self._before[name] += _more(get(), seen[name])
+    def changed(self, name: str, before: list[Any], now: list[Any]) -> None:
+        """Note that the build has changed the list ``name``."""
+        removed = self._removed.setdefault(name, ([], before))[0]
+        for item in _more(now, before):
+            if not _remove(removed, item):
+                self.added[name].append(item)
+        for item in _more(before, now):
+            if not _remove(self.added[name], item):
+                removed.append(item)
 
     def built(self) -> None:
-        """What the lists have now and had not before is the build's."""
-        for name, before in self._before.items():
-            now = _LISTS[name]()
-            self.added[name] = _more(now, before)
-            if _more(before, now):
-                self._removed[name] = before
-        self._before = {}
+        """A list that is another one now is the build's doing: who serves changes the one there."""
+        for name, noting in self._noting.items():
+            now = _get(name)
+            if now is not noting:
+                self.changed(name, noting.copy(), now)
+                noting[:] = now
+                setattr(*_PLACES[name], noting)
+        self._noting = {}
 
     def undo(self) -> None:
         """Take what the build added out again, and put back what it took out."""
         for name, added in self.added.items():
-            now = _LISTS[name]()
+            now = _get(name)
             for item in added:
                 _remove(now, item)
-            before = self._removed.get(name)
-            if before is not None:
-                _put_back(now, before)
+            if name in self._removed:
+                _put_back(now, *self._removed[name])
             added.clear()
+        self._removed = {}
 
     def retire(self, run: Run) -> None:  # noqa: ARG002
         """Take it out, but leave a folder that would not be on the path any more.
@@ -70,7 +119,7 @@ class Lists(Record):
         """
         newest = current()
         for name, added in self.added.items():
-            now = _LISTS[name]()
+            now = _get(name)
             for item in added:
                 if not isinstance(item, str) or now.count(item) != 1 or self._only_mine(item):
                     _remove(now, item)
@@ -99,9 +148,19 @@ def _covers(generation: Any, folder: str) -> bool:
     return any(snapshot.covers(one) for one in (place, os.path.realpath(place)))
 
 
-def look() -> dict[str, list[Any]]:
-    """Return copies of the lists as they are now."""
-    return {name: list(get()) for name, get in _LISTS.items()}
+def _get(name: str) -> list[Any]:
+    found: list[Any] = getattr(*_PLACES[name])
+    return found
+
+
+def _note(name: str) -> Noting:
+    """Have the list ``name`` note what is done to it, unless it does, and return it."""
+    found = _get(name)
+    if isinstance(found, Noting):
+        return found
+    noting = Noting(name, found)
+    setattr(*_PLACES[name], noting)
+    return noting
 
 
 def _more(those: list[Any], than: list[Any]) -> list[Any]:
@@ -116,17 +175,19 @@ def _more(those: list[Any], than: list[Any]) -> list[Any]:
     return found
 
 
-def _remove(items: list[Any], item: Any) -> None:
+def _remove(items: list[Any], item: Any) -> bool:
+    """Take ``item`` out; say whether it was there."""
     # Not by remove(), which compares: a hook may be equal to anything.
     for index, other in enumerate(items):
         if other is item:
             del items[index]
-            return
+            return True
+    return False
 
 
-def _put_back(items: list[Any], before: list[Any]) -> None:
-    """Insert what ``items`` lacks of ``before``, each after what it came after."""
-    missing = {id(item) for item in _more(before, items)}
+def _put_back(items: list[Any], removed: list[Any], before: list[Any]) -> None:
+    """Insert what was ``removed`` and is not there, each after what it came after ``before``."""
+    missing = {id(item) for item in _more(removed, items)}
     after = 0
     for item in before:
         if id(item) in missing:
@@ -138,8 +199,14 @@ def _put_back(items: list[Any], before: list[Any]) -> None:
 
 
 def install() -> None:
-    """Nothing to wrap."""
+    """Put lists in their places that note what is done to them."""
+    for name in _PLACES:
+        _note(name)
 
 
 def uninstall() -> None:
-    """Nothing to put back."""
+    """Put the lists that were there back, with what is in them by now."""
+    for name, place in _PLACES.items():
+        now = _get(name)
+        if isinstance(now, Noting):
+            setattr(*place, now.plain)

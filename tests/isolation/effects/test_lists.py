@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import textwrap
 from pathlib import Path
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from genwsgi.errors import BuildError
+from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
-from tests.isolation.sources import APPLICATION, Site, write
+from tests.isolation.sources import APPLICATION, Site, call, write
 
 
 def test_lists_at_retirement(site: Site) -> None:
@@ -107,3 +110,62 @@ def test_hook_of_a_shared_library(site: Site) -> None:
         sys.modules.pop("hooking_library", None)
         for hook in hooks():
             sys.meta_path.remove(hook)  # type: ignore[arg-type]
+
+
+def test_what_the_serving_generation_does_meanwhile(site: Site) -> None:
+    """A folder that a request puts on the path while a build fails stays; the build's own goes."""
+    path, hooks = list(sys.path), list(gc.callbacks)
+    site.write(
+        shop="""
+            import gc, sys
+            def extend():
+                sys.path.append("/gw-request")
+                del sys.path[0]
+                gc.callbacks.append(zip)
+        """
+    )
+    serving = site.serve()
+    site.write(
+        shop="""
+            import gc, sys
+            sys.path.append("/gw-build")
+            gc.callbacks.append(map)
+            extend()
+            sys.path.sort(key=lambda one: one != "/gw-build")
+            second = sys.path.pop(1)
+            sys.path += [second, "/gw-build-2"]
+            1 / 0
+        """
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.extend", lambda: call(serving, "shop", "extend"), raising=False)
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+    assert sorted(sys.path) == sorted([*path[1:], "/gw-request"])
+    assert gc.callbacks == [*hooks, zip]
+    gc.callbacks.pop()
+    sys.path[:] = path
+
+
+def test_another_list(site: Site) -> None:
+    """A list that a failed build has put in the place of one has the build's entries no more."""
+    path = list(sys.path)
+    site.write(shop="import sys\nsys.path = ['/gw-build', *sys.path[1:]]\n1 / 0\n")
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    assert sys.path == path
+    site.write(shop="import sys\nsys.path.append('/gw-build')\n1 / 0\n")
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    assert sys.path == path
+
+
+def test_copies_are_plain_lists(site: Site) -> None:
+    """What is pickled or copied of the path is a list like any, and so is the path at the end."""
+    plain = sys.path
+    site.live.close()
+    assert type(sys.path) is list
+    site.live = LiveApplication(site.target, site.store)
+    for copied in (pickle.loads(pickle.dumps(sys.path)), copy.copy(sys.path), sys.path[:]):
+        assert type(copied) is list
+        assert copied == plain
