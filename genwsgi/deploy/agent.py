@@ -87,7 +87,6 @@ class Agent:
         self._building: tuple[Release, BackgroundBuild, bool] | None = None
         self._retry_at: float | None = None
         self._abandoned = Abandoned(live, log)
-        self._link = Link(directory)
         self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
         self._teller = Teller(live, self._health)
@@ -95,6 +94,8 @@ class Agent:
         self._cancelling: list[Cancellation] = []
         self._settled = threading.Event()
         self._leaving = threading.Event()
+        self._forked = False
+        self._link = Link(directory, self._fork)
         self._left = threading.Event()
 
     def __repr__(self) -> str:
@@ -173,6 +174,15 @@ class Agent:
             pause = min(2 * pause, RECONNECT[1])
         self._link.close()
         self._left.set()
+        if self._forked:
+            # A greenlet of gevent lives on in a forked process, but is no thread of it that could
+            # end.
+            threading.Event().wait()
+
+    def _fork(self) -> None:
+        """Called in a forked process, which is no worker."""
+        self._forked = True
+        self._leaving.set()
 
     def _connect(self) -> bool:
         if not self._link.connect():

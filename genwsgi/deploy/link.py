@@ -11,6 +11,7 @@ import selectors
 import socket
 import time
 import weakref
+from collections.abc import Callable
 
 from genwsgi.deploy import framing, protocol
 from genwsgi.deploy.rundir import RunDirectory
@@ -25,10 +26,12 @@ class Link:
     """The connection, while there is one.
 
     :param directory: the run directory, where the coordinator listens.
+    :param forked: called in a process that this one has forked.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, forked: Callable[[], object]) -> None:
         self._directory = directory
+        self._forked = forked
         self._socket: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
         self._decoder = framing.Decoder()
@@ -115,7 +118,7 @@ class Link:
 
     def awake(self) -> None:
         """Take note that somebody has woken this thread."""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nobody has; or this is a forked process
             self._wake_in.recv(4096)
 
     def close(self) -> None:
@@ -124,11 +127,27 @@ class Link:
         for end in (self._wake_in, self._wake_out):
             end.close()
 
+    def forsake(self) -> None:
+        """In a forked process: leave the connection to the parent.
+
+        Under gevent the agent's thread lives on in there and may wait for these very descriptors:
+        they are not closed, and lead nowhere.
+        """
+        self._forked()
+        ends = [self._wake_in, self._wake_out]
+        if self._socket is not None:
+            ends.append(self._socket)
+        nothing, end = os.pipe()
+        os.close(end)
+        for one in ends:
+            if one.fileno() >= 0:
+                os.dup2(nothing, one.fileno(), inheritable=False)
+        os.close(nothing)
+
 
 def _after_fork() -> None:
-    """In a child: the connection is its parent's, and ends with that."""
     for link in list(_links):
-        link.close()
+        link.forsake()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,33 @@ from tests.deploy.real import DEADLINE, directory, short
 
 __all__ = ["directory", "short"]
 
+#: A process under gevent that forks.  The parent sends; nothing that the child sends goes.
+GREENLETS = """\
+from gevent import monkey
+monkey.patch_all()
+import os, sys, threading
+from genwsgi.deploy.link import Link
+from genwsgi.deploy.protocol import Leaving
+from genwsgi.deploy.rundir import RunDirectory
+
+link = Link(RunDirectory(sys.argv[1]), lambda: None)
+assert link.connect()
+over = threading.Event()
+def wait():
+    link.receive(1.0)
+    link.awake()
+    over.set()
+    threading.Event().wait()
+threading.Thread(target=wait, daemon=True).start()
+assert not over.wait(0.01)
+child = os.fork()
+assert over.wait(10.0)
+if child == 0:
+    os._exit(link.send(Leaving()))
+assert os.waitpid(child, 0)[1] == 0
+os._exit(not link.send(Leaving()))
+"""
+
 
 @pytest.fixture
 def listener(directory: RunDirectory) -> Iterator[socket.socket]:
@@ -33,7 +62,7 @@ def listener(directory: RunDirectory) -> Iterator[socket.socket]:
 @pytest.fixture
 def link(directory: RunDirectory) -> Iterator[Link]:
     """A link that is down."""
-    made = Link(directory)
+    made = Link(directory, lambda: None)
     yield made
     made.close()
 
@@ -102,7 +131,10 @@ def test_any_thread_ends_the_wait(link: Link, listener: socket.socket, up: bool)
 
 
 def test_a_forked_process_does_not_hold_the_connection(link: Link, listener: socket.socket) -> None:
-    """The connection ends with the process that made it, though one that it has forked lives on."""
+    """The connection ends with the process that made it, though one that it has forked lives on.
+
+    There nothing can be sent, and to wake and be woken is no error.
+    """
     link.connect()
     hold, let_go = os.pipe()
     with accepted(listener) as coordinator:
@@ -110,7 +142,9 @@ def test_a_forked_process_does_not_hold_the_connection(link: Link, listener: soc
         if child == 0:
             os.close(let_go)
             os.read(hold, 1)
-            os._exit(link.up)
+            link.wake()
+            link.awake()
+            os._exit(link.send(Leaving()))
         os.close(hold)
         try:
             assert link.send(Leaving())
@@ -120,3 +154,13 @@ def test_a_forked_process_does_not_hold_the_connection(link: Link, listener: soc
         finally:
             os.close(let_go)
             assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_greenlet_in_a_forked_process_says_nothing(
+    directory: RunDirectory, listener: socket.socket
+) -> None:
+    """Under gevent who waits for messages does so in a child as well, but has no connection."""
+    command = [sys.executable, "-c", GREENLETS, directory.path]
+    with subprocess.Popen(command) as process, accepted(listener) as coordinator:
+        assert process.wait(2 * DEADLINE) == 0
+        assert framing.Decoder().feed(coordinator.recv(65536)) == [Leaving()]
