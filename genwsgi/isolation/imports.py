@@ -194,9 +194,16 @@ def opened(table: ModuleTable) -> None:
 
 
 def closed(table: ModuleTable) -> None:
-    """A generation has ended: remove the proxies of modules that no other one has."""
+    """A generation has ended: remove the proxies of modules that no other one has.
+
+    And the finders of folders that are part of no other release.
+    """
     with lock:
         lookup.living.discard(table)
         living = list(lookup.living)
         view.drop_disused(living)
         forget_proxies(living)
+    for folder in list(sys.path_importer_cache):
+        place = os.path.abspath(folder)
+        if table.covers(place) and not any(other.covers(place) for other in living):
+            sys.path_importer_cache.pop(folder, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
-#: Compiled modules inside packages of the scope, loaded once per process: most can't be twice.
-_extensions: dict[str, ModuleType] = {}
+#: Compiled modules inside packages of the scope, by name and content, loaded once per process: most
+#: can't be twice, and none is ever unloaded.  Each release may have them in a folder of its own.
+_extensions: dict[tuple[str, str], ModuleType] = {}
 
 
 class SnapshotLoader(SourceFileLoader):
@@ -81,14 +84,36 @@ class SharedExtensionLoader(ExtensionFileLoader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module, the same object for all generations."""
-        found = _extensions.get(self.path)
+        # One that has changed where it is can't be renewed: its process has to end.
+        for (name, _), module in _extensions.copy().items():
+            if name == self.name and module.__file__ == self.path:
+                return module
+        found = _extensions.get((self.name, _content(self.path)))
         return found if found is not None else super().create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         """Initialise the module, unless an earlier generation did."""
-        if _extensions.get(self.path) is not module:
+        if not any(module is one for one in _extensions.copy().values()):
             super().exec_module(module)
-            _extensions[self.path] = module
+            _extensions[self.name, _content(self.path)] = module
+
+
+def _content(path: str) -> str:
+    """Return a hash of the file's content; nothing if it can't be read, which loading it says."""
+    try:
+        found = os.stat(path)
+        return _hash(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@lru_cache
+def _hash(path: str, *_stat: int) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def find_in_snapshot(

@@ -3,11 +3,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from genwsgi.isolation.loader import list_in_snapshot
+from tests.helpers import wait_until
 from tests.isolation.sources import Site, call
 
 
@@ -56,18 +58,64 @@ def test_single_file_target(site: Site) -> None:
 
 def test_compiled_module(site: Site) -> None:
     """A compiled module inside a package of the scope is loaded once and shared."""
-    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
-    if source is None or not source.origin or not source.has_location:
-        pytest.skip("this Python has no compiled module as a file")
-    name = source.name
+    origin, name = compiled()
     site.write(shop=f"from shop import {name} as fast\n")
-    suffix = source.origin[source.origin.index(".", source.origin.rindex("/")) :]
-    shutil.copy(source.origin, site.root / "shop" / (name + suffix))
+    path = put(origin, site.root)
     first = site.serve()
     site.pending = site.request()
+    # What is loaded can't be renewed where it is.
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content + b"\0")
     second = site.serve()
     fast = [g.modules.modules["shop"].fast for g in (first, second)]
     assert isinstance(fast[0], ModuleType)
     assert fast[0] is fast[1]
-    assert fast[0].__file__ == str(site.root / "shop" / (name + suffix))
+    assert fast[0].__file__ == str(path)
     assert sys.modules.get("shop").fast is fast[0]  # type: ignore[union-attr]
+
+
+def test_compiled_module_of_releases(site: Site, tmp_path: Path) -> None:
+    """It is loaded once as well where each release has its own copy; another content is another."""
+    origin, name = compiled()
+    fast = []
+    for number in range(3):
+        site.root = tmp_path / f"release-{number}"
+        site.path = (str(site.root),)
+        site.write(shop=f"from shop import {name} as fast\n")
+        path = put(origin, site.root)
+        if number == 2:
+            with open(path, "ab") as file:
+                file.write(b"\0")
+        fast.append(site.serve().modules.modules["shop"].fast)
+    assert fast[0] is fast[1]
+    assert fast[2] is not fast[0]
+    assert fast[2].__file__ == str(path)
+
+
+def test_finders_of_releases(site: Site, tmp_path: Path) -> None:
+    """The finders of a release's folders go with its last generation."""
+    for number in range(3):
+        site.root = tmp_path / f"release-{number}"
+        site.path = (str(site.root),)
+        site.write(shop="import pkgutil\nlist(pkgutil.iter_modules(__path__))\n")
+        site.serve()
+    wait_until(
+        lambda: (
+            {f.split("release-")[1][0] for f in sys.path_importer_cache if "release-" in f} == {"2"}
+        ),
+        what="only the last release's finders are left",
+    )
+
+
+def compiled() -> tuple[Path, str]:
+    """Return a compiled module of the standard library: its file and its name."""
+    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
+    if source is None or not source.origin or not source.has_location:
+        pytest.skip("this Python has no compiled module as a file")
+    return Path(source.origin), source.name
+
+
+def put(origin: Path, root: Path) -> Path:
+    """Copy a compiled module into the package below ``root``, and return the copy."""
+    return Path(shutil.copy(origin, root / "shop" / origin.name))
