@@ -3,8 +3,11 @@
 A thread of its own, away from the requests.  A generation is gone when its module table has been
 collected.  When it is not, whatever holds it is searched for and named, in the log and the status.
 
-What it knows belongs to its thread.  Others put generations into its queue, and read what it has
-written down for them, which is replaced as a whole.
+A teardown runs code of the application (exit callbacks, handlers that are closed), which may never
+end.  So each has a thread of its own, and when its time is over the others have their turn.
+
+What the janitor knows belongs to its thread.  Others put generations into its queue, and read what
+it has written down for them, which is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
 from genwsgi.heap import trim
+from genwsgi.interrupt import where
 from genwsgi.isolation import effects
 from genwsgi.isolation.audit import PATIENCE, no_search
 from genwsgi.isolation.modules import ModuleTable
@@ -30,6 +34,8 @@ from genwsgi.steps import step
 
 log = logging.getLogger("genwsgi")
 
+#: How long the next teardown waits for the end of one, in seconds.
+DEADLINE = 10.0
 #: Retired generations that come within this time are collected together, in seconds.
 GATHER = 0.2
 #: How long a collection is put off for a moment without requests, in seconds: as a rule, and when
@@ -76,6 +82,9 @@ class _Retired:
     again: float = 0.0
     looked: bool = False
     told: bool = False
+    #: Taken by the teardown when it ends, or by the janitor when it waits no longer: whoever comes
+    #: second knows that the other was there.
+    over: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def gone(self) -> bool:
@@ -116,7 +125,11 @@ class Janitor:
         self._on_end = on_end
         self._undo = tear_down
         self._on_drained = on_drained
-        self._queue: queue.SimpleQueue[Generation | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Generation | _Retired | threading.Event | None] = (
+            queue.SimpleQueue()
+        )
+        # Those whose teardown is not waited for any longer.
+        self._hanging: list[_Retired] = []
         # Set when what came before them has been collected.
         self._awaited: list[threading.Event] = []
         self._left: list[_Retired] = []
@@ -157,7 +170,9 @@ class Janitor:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        while not (self._ended and not self._draining() and self._queue.empty()):
+        while not (
+            self._ended and not self._draining() and self._queue.empty() and not self._hanging
+        ):
             came = self._gather()
             now = time.monotonic()
             look = self._next_look()
@@ -186,9 +201,14 @@ class Janitor:
                 return came
             if not came:
                 deadline = time.monotonic() + GATHER
-            came.append(self._tear_down(found))
+            if isinstance(found, _Retired):
+                self._hanging.remove(found)
+                came.append(self._torn_down(found))
+            else:
+                came += self._tear_down(found)
             self._tell(came)
-            self._coming.discard(found)
+            if isinstance(found, Generation):
+                self._coming.discard(found)
             # Not to be kept alive by this frame while it waits.
             del found
 
@@ -196,28 +216,63 @@ class Janitor:
         """When to look at those that are held; at the end of everything they are left alone."""
         return None if self._ended else min((one.again for one in self._left), default=None)
 
-    def _tear_down(self, generation: Generation) -> _Retired:
-        came = time.monotonic()
-        threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        of_it = effects.effects_of(generation)
+    def _tear_down(self, generation: Generation) -> list[_Retired]:
+        """Tear it down; return what is to be collected then: nothing, while that hangs."""
         table: Any = generation.modules
         known = _Retired(
             generation.number,
             generation.name,
             generation.release,
             weakref.ref(table) if isinstance(table, ModuleTable) else None,
-            threads,
+            weakref.WeakSet(),
             generation.replaced,
         )
-        if generation.replaced is not None:
-            self._on_drained(came - generation.replaced)
+        if known.replaced is not None:
+            self._on_drained(known.since - known.replaced)
+        # Taken out of there, so that the thread does not hold it when it tells that it ends.
+        given = [generation]
+        thread = threading.Thread(
+            target=self._undo_one,
+            args=(given, known),
+            name=f"genwsgi-teardown-{known.number}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many
+            self._undo_one(given, known)
+        else:
+            thread.join(DEADLINE)
+        if not known.over.acquire(blocking=False):
+            return [self._torn_down(known)]
+        place = thread_place(thread, getattr(table, "builtins", None))
+        known.holder = f"its own teardown, which is at {place or 'its end'}"
+        self._hanging.append(known)
+        log.warning(
+            "%s is not torn down after %g s, and waited for no longer. It hangs at\n%s",
+            *(known.name, DEADLINE, where(thread)),
+        )
+        return []
+
+    def _undo_one(self, given: list[Generation], known: _Retired) -> None:
+        """Tear one generation down; on a thread of its own."""
+        generation = given.pop()
+        of_it = effects.effects_of(generation)
         try:
             self._undo(generation)
-        except BaseException:  # the janitor has others to tear down
+        except BaseException:  # whatever it was, it is over now
             log.exception("%s could not be torn down whole", generation.name)
-        threads.update(of_it.stragglers() if of_it is not None else ())
+        known.threads.update(of_it.stragglers() if of_it is not None else ())
+        del generation, of_it
+        if not known.over.acquire(blocking=False):
+            self._queue.put(known)
+
+    def _torn_down(self, known: _Retired) -> _Retired:
+        known.holder = ""
         log.info(
-            "%s has retired", generation.name, extra=known.step("retired", known.replaced, came)
+            "%s has retired",
+            known.name,
+            extra=known.step("retired", known.replaced, known.since),
         )
         return known
 
@@ -284,7 +339,8 @@ class Janitor:
         one.pause = min(2 * one.pause, AGAIN[1])
 
     def _tell(self, came: Iterable[_Retired] = ()) -> None:
-        left = (*self._left, *came)
+        left = [one for one in (*self._left, *came) if not one.gone]
         self._held = tuple(
-            Held(one.number, one.release, one.holder, one.replaced) for one in left if not one.gone
+            Held(one.number, one.release, one.holder, one.replaced)
+            for one in (*self._hanging, *left)
         )

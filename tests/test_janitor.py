@@ -354,3 +354,71 @@ def test_nothing_holds_what_is_gone(site: Site) -> None:
     site.serve()
     wait_until(lambda: table() is None, what="it is gone")
     assert name_holder(table) == ""
+
+
+HANGS = """\
+import atexit, threading
+GATE = threading.Event()
+def wait():
+    GATE.wait(20)
+atexit.register(wait)
+"""
+
+
+def test_a_teardown_that_hangs_holds_up_nobody(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a teardown hangs is told in log and status, the next one goes on, and when it ends
+    after all the generation is collected like the others.
+    """
+    monkeypatch.setattr(janitor, "DEADLINE", 0.2)
+    site.write(shop=HANGS)
+    gate = site.serve().modules.modules["shop"].GATE
+    site.write(shop="")
+    site.serve()
+    site.serve()
+    wait_until(lambda: "generation 2 is collected" in lines(caplog), what="the next one is gone")
+    (line,) = lines(caplog, logging.WARNING)
+    assert line.startswith("generation 1 is not torn down after 0.2 s, and waited for no longer.")
+    assert 'shop/__init__.py", line 4, in wait' in line
+    assert [(one.number, one.holder) for one in retired(site)] == [
+        (1, "its own teardown, which is at shop/__init__.py:4")
+    ]
+    assert "generation 1 has retired" not in lines(caplog)
+    gate.set()
+    wait_until(lambda: "generation 1 is collected" in lines(caplog), what="it is gone")
+    assert lines(caplog)[-2:] == ["generation 1 has retired", "generation 1 is collected"]
+    assert retired(site) == []
+
+
+def test_the_end_waits_for_a_teardown_that_hangs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is not left while a teardown hangs in it, and close waits no longer than it may."""
+    monkeypatch.setattr(janitor, "DEADLINE", 0.05)
+    site.write(shop=HANGS)
+    gate = site.serve().modules.modules["shop"].GATE
+    site.live.close(timeout=0.3)
+    thread = site.live._janitor._thread
+    assert thread is not None
+    assert thread.is_alive()
+    gate.set()
+    wait_until(lambda: not thread.is_alive(), what="the janitor ends")
+
+
+def test_without_another_thread(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be started the janitor tears a generation down itself."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if "teardown" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    site.write(shop="")
+    site.serve()
+    site.serve()
+    wait_until(lambda: "generation 1 is collected" in lines(caplog), what="the log")
