@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ ROUNDS = 4
 
 _REFUSED = (Outcome.REFUSED, "the application is closed", "")
 
+#: What is told in a process that has the application from the one it was forked from.
+_FORKED = (
+    "the application was made before this process was forked: no new code comes here; make it after"
+    " the fork (gunicorn: without --preload, uWSGI: with lazy-apps)"
+)
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -70,6 +77,9 @@ class GenerationalApp:
     The first generation is built at once, on the calling thread; what the application raises then
     is a :class:`~genwsgi.errors.BuildError`.  The object is the callable for the server; any thread
     may call it.
+
+    A server with worker processes has to make it in each of them.  In a process that is forked from
+    the one that made it there is no thread of its: it serves what was current, and nothing new.
 
     :param target: ``MODULE[:NAME]``, as on genwsgi's command line.
     :param watch: whether to deploy when a file of the application changes.
@@ -121,6 +131,7 @@ class GenerationalApp:
             share=tuple(share),
         )
         ignore = (*DEFAULT_IGNORE, *watch_ignore)
+        self._pid = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="genwsgi-")
         self._hold = hold(self._folder)
         atexit.register(self.close)
@@ -147,6 +158,8 @@ class GenerationalApp:
             header=generation_header,
             verification=verification,
         )
+        self._application: Callable[..., Iterable[bytes]] = self._live.application
+        _made.add(self)
         # For what lies there and is shared: a package that ``share`` names, a C extension.
         self._path = [folder for folder in own if folder not in sys.path]
         sys.path[:0] = self._path
@@ -169,7 +182,15 @@ class GenerationalApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request on the current generation."""
-        return self._live.application(environ, start_response)
+        return self._application(environ, start_response)
+
+    def _serve_forked(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Serve the first request in a forked process, and say what is wrong there."""
+        self._application = self._live.application
+        log.warning(_FORKED)
+        return self._application(environ, start_response)
 
     @property
     def generation(self) -> int | None:
@@ -195,7 +216,8 @@ class GenerationalApp:
 
         Any thread may call this; deploys are done one after another.  Nothing is raised for code
         that doesn't build: the outcome says ``failed`` and why, and the old code serves on.  Once
-        the application is closed, every deploy is ``refused``.
+        the application is closed, and in a process forked since it was made, every deploy is
+        ``refused``.
 
         :param force: build anew even if no content has changed.
         :param path: a folder to import from first, in this deploy and in later ones; empty: as
@@ -216,8 +238,11 @@ class GenerationalApp:
         """Deploy; ``confirm`` is called when all is ready, and says why not to swap, if so."""
         started = time.monotonic()
         ask = _Asked(force, path and os.path.abspath(path), modules, confirm)
-        with self._deploying:
-            outcome, reason, trace = self._deploy(ask)
+        if self._pid != os.getpid():  # whoever had a lock when it was forked has it for ever
+            outcome, reason, trace = Outcome.REFUSED, _FORKED, ""
+        else:
+            with self._deploying:
+                outcome, reason, trace = self._deploy(ask)
         result = OrderOutcome(
             id=uuid.uuid4().hex[:12],
             outcome=outcome,
@@ -238,8 +263,11 @@ class GenerationalApp:
 
         For that the release is built once more, and discarded.  Any thread, but not a request.
 
-        :raises GenwsgiError: it can't be built any more, or the application is closed.
+        :raises GenwsgiError: it can't be built any more, the application is closed, or was made
+            before this process was forked.
         """
+        if self._pid != os.getpid():
+            raise GenwsgiError(_FORKED)
         verdicts: list[Verdict] = []
         with self._deploying:
             if self._closed:
@@ -249,7 +277,12 @@ class GenerationalApp:
         return verdicts
 
     def close(self) -> None:
-        """Stop watching, drop all generations and remove the snapshots.  Any thread, any often."""
+        """Stop watching, drop all generations and remove the snapshots.  Any thread, any often.
+
+        In a process forked from the one that made it, nothing: all others import from there.
+        """
+        if self._pid != os.getpid():
+            return
         with self._lock:
             if self._closed:
                 return
@@ -394,3 +427,15 @@ class GenerationalApp:
             log=log,
         )
         self._watch.start()
+
+
+#: Those that are there, to be told of a fork.
+_made: weakref.WeakSet[GenerationalApp] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for application in list(_made):
+        application._application = application._serve_forked
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -432,6 +433,41 @@ def test_close_ends_a_deploy_under_way(make: Make, tmp_path: Path) -> None:
     assert outcomes == [Outcome.REFUSED]
     wait_until(lambda: not _builds(), what="the end of the build")
     assert marks() == before
+
+
+FORKING = """\
+import logging, os, sys
+from genwsgi.app import GenerationalApp
+from tests.test_app import call
+
+logging.basicConfig(format="%(message)s", level="WARNING", stream=sys.stdout)
+app = GenerationalApp("webapp:app", path=[sys.argv[1]])
+child = os.fork()
+if not child:
+    print(call(app), call(app), app.deploy().reason[:32])
+    try:
+        app.explain()
+    except Exception as error:
+        print(type(error).__name__)
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print(os.path.isdir(app._folder), call(app), app.deploy().outcome)
+"""
+
+
+def test_a_fork_takes_no_new_code_and_leaves_the_snapshots(tmp_path: Path) -> None:
+    """A process that is forked later serves, says that no new code comes, and removes nothing."""
+    put(tmp_path, "v1")
+    command = [sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("the application was made before this process was forked")
+    assert lines[1:] == [
+        "v1 v1 the application was made before ",
+        "GenwsgiError",
+        "True v1 unchanged",
+    ]
 
 
 @pytest.mark.parametrize(
