@@ -12,8 +12,9 @@ from typing import Any, Protocol, TypeVar
 from genwsgi.build import at_once, build_error
 from genwsgi.errors import BuildAbandoned, GenwsgiError, NoThreadError
 from genwsgi.generations.generation import Generation
-from genwsgi.interrupt import interrupt, where
+from genwsgi.interrupt import Interruption, keep_trying, raise_here, where
 from genwsgi.isolation import imports
+from genwsgi.isolation.asking import applications
 
 log = logging.getLogger("genwsgi")
 
@@ -124,10 +125,14 @@ class BackgroundBuild:
             if self._abandoned:
                 return
             self._abandoned = True
-            # A build may hang in an endless loop; this makes it raise at its next instruction.
-            # A thread blocked in C sees it when it comes back.
-            if self._inside:
-                interrupt(self._thread)
+        # A build may hang in an endless loop; a thread blocked in C raises when it comes back.
+        told = Interruption(self._thread, BuildAbandoned, applications)
+
+        def tell() -> bool:
+            with self._lock:
+                return not self._inside or told.step()
+
+        keep_trying(tell, self._thread.name)
 
     @property
     def running(self) -> bool:
@@ -212,7 +217,7 @@ class BackgroundBuild:
                     return
             # What abandon() sent may not have arrived yet.  There is room for one such exception:
             # sent again and caught, none is left to come later, in the middle of something else.
-            while interrupt(self._thread):
+            while raise_here(BuildAbandoned):
                 time.sleep(PAUSE)
         except BuildAbandoned:
             pass

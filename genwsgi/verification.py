@@ -25,7 +25,8 @@ from genwsgi._version import __version__
 from genwsgi.build import build_error
 from genwsgi.errors import BuildAbandoned, OptionError, VerificationError
 from genwsgi.generations.generation import Generation
-from genwsgi.interrupt import interrupt, where
+from genwsgi.interrupt import Interruption, keep_trying, where
+from genwsgi.isolation.asking import applications
 from genwsgi.isolation.effects import effects_of
 from genwsgi.isolation.effects.checks import Checks
 from genwsgi.steps import step
@@ -147,7 +148,7 @@ class Verification:
                     raise VerificationError(name, reason, f"It is at\n{where(thread)}")
         finally:
             if not ended.is_set():
-                interrupt(thread)
+                keep_trying(Interruption(thread, BuildAbandoned, applications).step, thread.name)
         if failure:
             raise failure[0].with_traceback(None)
         return time.monotonic() - started

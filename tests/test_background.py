@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -125,6 +126,44 @@ def test_abandoned_in_a_shared_import(
         gate.set()
         for name in ("heavy_library", "heavy_library.part"):
             sys.modules.pop(name, None)
+
+
+def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
+    """A build that is given up while it waits to log, as all versions of the code do by the same
+    handler, leaves that free.
+    """
+    asks, free = threading.Event(), threading.Lock()
+
+    class Handler(logging.NullHandler):
+        # As in logging before Python 3.13.
+        def handle(self, record: logging.LogRecord) -> bool:
+            asks.set()
+            free.acquire()
+            try:
+                return True
+            finally:
+                free.release()
+
+    logger, handler = logging.getLogger("gw-shared"), Handler()
+    logger.propagate = False
+    logger.addHandler(handler)
+    site.write(
+        shop="""
+            import logging
+            while True:
+                logging.getLogger("gw-shared").error("no")
+        """
+    )
+    try:
+        with free:
+            build, _ = start_build(site)
+            assert asks.wait(10)
+            build.abandon()
+            build._thread.join(0.05)
+        wait_until(lambda: not build.running, what="the build has stopped")
+        assert free.acquire(timeout=10)
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ it: the two are variables of the middleware, and then in what the server gets as
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import compress, starmap
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from genwsgi.errors import LeaseError
+from genwsgi.interrupt import without_finalizers
 
 if TYPE_CHECKING:
     from genwsgi.generations.generation import Generation
@@ -120,14 +120,9 @@ class Leases:
         That is so if ``act`` is a function in C: from the look to its beginning no Python code
         runs, and so no other thread comes between.
         """
-        collects = gc.isenabled()
-        gc.disable()  # or a finalizer could be such code
-        try:
+        with without_finalizers():
             chosen = compress((args,), map(self.taken.__contains__, (since,)))
             deque(starmap(act, chosen), maxlen=0)
-        finally:
-            if collects:
-                gc.enable()
 
     def oldest(self) -> Open | None:
         """Return the open lease that was taken first, or ``None``."""

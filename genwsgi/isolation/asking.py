@@ -71,6 +71,11 @@ def generation_of(frame: FrameType) -> Generation | None:
     return owner_of(frame.f_builtins, frame.f_globals)
 
 
+def applications(frame: FrameType) -> bool:
+    """Whether the code of ``frame`` is the application's: of any generation."""
+    return generation_of(frame) is not None
+
+
 def owner_of(builtins: dict[str, Any], names: dict[str, Any]) -> Generation | None:
     """Return the generation that code with these builtins and globals is of; ``None``: of none."""
     table = table_of(builtins)

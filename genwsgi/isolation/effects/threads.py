@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from types import FrameType
 from typing import Any
 
-from genwsgi.isolation.asking import author
+from genwsgi.interrupt import AGAIN, Interruption
+from genwsgi.isolation.asking import author, generation_of
 from genwsgi.isolation.effects.base import Book, Patches, Record, Run, book_of, importing_shared
 from genwsgi.isolation.effects.claims import counted
 
@@ -34,6 +34,7 @@ class Threads(Record):
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.started: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._stopping: list[Interruption] = []
 
     def running(self) -> list[threading.Thread]:
         """Return those that still run."""
@@ -44,12 +45,26 @@ class Threads(Record):
         return counted({"thread": len(self.running())})
 
     def undo(self) -> None:
-        """Cancel timers and tell the others to stop; see :meth:`name_left`."""
+        """Cancel timers and tell the others to stop; see :meth:`name_left`.
+
+        The thread of a pool is told while it runs code of the generation, and else it stays: the
+        pool may be everybody's, and would never replace it.  One of the generation's own ends its
+        threads when it is collected.
+        """
+        generation = self.book().generation()  # type: ignore[union-attr]  # it is being undone
+
+        def own(frame: FrameType) -> bool:
+            return generation_of(frame) is generation
+
         for thread in self.running():
             if isinstance(thread, threading.Timer):
                 thread.finished.set()
-            else:
-                _interrupt(thread)
+            elif thread is not threading.current_thread():
+                # A thread may end with this without anybody complaining.
+                self._stopping.append(
+                    Interruption(thread, SystemExit, own, STOPS, anywhere=not _of_pool(thread))
+                )
+        self._stop()
 
     def name_left(self) -> None:
         """Give them a moment, and name those that don't stop: they are blocked outside of Python.
@@ -57,12 +72,20 @@ class Threads(Record):
         When all else is undone: what a thread says at its end is not for the build's own hooks.
         """
         deadline = time.monotonic() + STOPS
+        while self._stopping and time.monotonic() < deadline:
+            self._stop()
+            time.sleep(AGAIN)
+        self._stopping = []
         for thread in self.running():
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         left = ", ".join(thread.name for thread in self.running())
         if left:
             log.warning("%s is undone but its threads still run: %s", self.name, left)
+
+    def _stop(self) -> None:
+        """Tell those that can be told now."""
+        self._stopping = [one for one in self._stopping if not one.step()]
 
     def retire(self, run: Run) -> None:
         """Nothing: a thread may finish what it does.  Who still runs is named."""
@@ -97,12 +120,7 @@ def uninstall() -> None:
     _patches.take_back()
 
 
-def _interrupt(thread: threading.Thread) -> None:
-    """Ask a thread that nobody can stop otherwise to stop, at its next Python instruction."""
-    ident = thread.ident
-    if ident is not None and thread.is_alive():
-        with suppress(ValueError, ctypes.ArgumentError):
-            # A thread may end with this without anybody complaining.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(ident), ctypes.py_object(SystemExit)
-            )
+def _of_pool(thread: threading.Thread) -> bool:
+    """Whether ``thread`` is one of an executor's."""
+    pools: Any = sys.modules.get("concurrent.futures.thread")
+    return pools is not None and getattr(thread, "_target", None) is pools._worker

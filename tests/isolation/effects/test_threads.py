@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from genwsgi.errors import BuildError
+from genwsgi.isolation.effects import threads
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import Site, write
@@ -58,6 +61,84 @@ def test_threads_of_a_failed_build(told: list[str], site: Site) -> None:
     wait_until(lambda: not alive("gw-blocked") and not alive("gw-timer"), what="they have stopped")
     # The idle thread of a pool ends when the pool is collected.
     wait_until(lambda: gc.collect() >= 0 and not alive("gw-pool"), what="the pool has ended")
+
+
+POOL = """
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+    pool = ThreadPoolExecutor(1, thread_name_prefix="gw-shared-pool")
+    lock = threading.Lock()
+    asked = threading.Event()
+    def locked():
+        asked.set()
+        lock.acquire()
+        try:
+            return 1
+        finally:
+            lock.release()
+"""
+
+
+@pytest.fixture
+def pool_library(tmp_path: Path) -> Iterator[Any]:
+    """A shared library that keeps a pool and has a lock."""
+    write(tmp_path / "lib", {"pool_library.py": POOL})
+    sys.path.insert(0, str(tmp_path / "lib"))
+    yield importlib.import_module("pool_library")
+    sys.modules.pop("pool_library").pool.shutdown()
+    sys.path.remove(str(tmp_path / "lib"))
+
+
+ENDED = "pool_library.pool.submit(len, ()).result()"
+ENDLESS = """
+started = threading.Event()
+def endless():
+    started.set()
+    while True:
+        len("")
+pool_library.pool.submit(endless)
+started.wait()
+"""
+
+
+@pytest.mark.parametrize("job", [ENDED, ENDLESS])
+def test_a_shared_pool_outlives_a_failed_build(site: Site, pool_library: Any, job: str) -> None:
+    """The thread that a failed build had a shared pool start works for others, when what it does
+    for the build has been stopped.
+    """
+    site.write(shop=f"import pool_library, threading\n{job}\n1 / 0\n")
+    with pytest.raises(BuildError, match="ZeroDivisionError"):
+        site.build()
+    assert pool_library.pool.submit(len, "ab").result(10) == 2
+    assert pool_library.pool.submit(len, "abc").result(10) == 3
+
+
+# pytest's hook, unlike Python's own, reports a thread that SystemExit has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lock_that_a_failed_build_s_thread_waits_for_is_given_back(
+    site: Site, pool_library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread is told to stop in the build's own code, and never where a shared lock is taken."""
+    monkeypatch.setattr(threads, "STOPS", 10)
+    site.write(
+        shop="""
+            import pool_library, threading
+            def work():
+                while True:
+                    pool_library.locked()
+            threading.Thread(target=work, daemon=True, name="gw-locking").start()
+            pool_library.asked.wait()
+            1 / 0
+        """
+    )
+    with pool_library.lock:
+        release = threading.Timer(0.1, pool_library.lock.release)
+        # Let go while the thread is being told; taken again for the end of this block.
+        release.start()
+        with pytest.raises(BuildError, match="ZeroDivisionError"):
+            site.build()
+        assert pool_library.lock.acquire(timeout=10)
+    assert not alive("gw-locking")
 
 
 def alive(name: str) -> list[str]:
