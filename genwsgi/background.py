@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,40 @@ PAUSE, GIVE_WAY = 0.001, 0.00001
 #: them has had its turn.  So after a pause the builder works for this part of what it took before
 #: the next one, but not so long that a request would feel it, in seconds.
 PART, WORK_MOST = 0.1, 0.01
+
+
+#: How long a request waits, at most, until a build gives it the interpreter's lock, in seconds: each
+#: time that the request has waited for something else.  Python's own 5 ms add up.
+SWITCH = 0.0005
+
+
+class _Switching:
+    """Has threads take turns more often as long as somebody builds.
+
+    Its lock guards the count; it is held for nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._usual = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._count += 1
+            if self._count == 1:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(SWITCH, self._usual))
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._lock:
+            self._count -= 1
+            # What the application has set meanwhile stays.
+            if not self._count and sys.getswitchinterval() == min(SWITCH, self._usual):
+                sys.setswitchinterval(self._usual)
+
+
+_switching = _Switching()
 
 
 class Builds(Protocol):
@@ -146,7 +181,7 @@ class BackgroundBuild:
     def _run(self) -> None:
         started = time.monotonic()
         imports.whole.guard = self._in_one_piece
-        with contextlib.suppress(BuildAbandoned):
+        with _switching, contextlib.suppress(BuildAbandoned):
             try:
                 self.generation = self._live.build(
                     self._digest,

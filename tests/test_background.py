@@ -47,6 +47,30 @@ def test_background_build(site: Site) -> None:
     assert isinstance(build.error, BuildError)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_take_turns_more_often_during_a_build(site: Site, fails: bool) -> None:
+    """As long as builds go on requests wait less for the interpreter's lock, and then as before;
+    what the application sets stays.
+    """
+    usual = sys.getswitchinterval()
+    try:
+        site.write(
+            shop="import sys\nif sys.getswitchinterval() > 0.001: 1 / 0\n" + "1 / 0\n" * fails
+        )
+        build, done = start_build(site)
+        assert done.wait(10)
+        wait_until(lambda: not build.running, what="the thread has ended")
+        assert (build.generation is None) is fails
+        assert sys.getswitchinterval() == usual
+        site.write(shop="import sys\nsys.setswitchinterval(0.01)\n")
+        build, done = start_build(site)
+        assert done.wait(10)
+        wait_until(lambda: not build.running, what="the thread has ended")
+        assert sys.getswitchinterval() == 0.01
+    finally:
+        sys.setswitchinterval(usual)
+
+
 # With a call in it: without one, CPython 3.10 never leaves a loop that begins with "try".
 LOOP = "while True:\n    try:\n        len('')\n    except Exception:\n        pass\n"
 STEPS = """
