@@ -32,8 +32,8 @@ PAUSE, GIVE_WAY = 0.001, 0.00001
 PART, WORK_MOST = 0.1, 0.01
 
 
-#: How long a request waits, at most, until a build gives it the interpreter's lock, in seconds: each
-#: time that the request has waited for something else.  Python's own 5 ms add up.
+#: How long a request waits, at most, until a build gives it the interpreter's lock, in seconds.  It
+#: does so each time that it has waited for something else, and Python's own 5 ms add up.
 SWITCH = 0.0005
 
 
