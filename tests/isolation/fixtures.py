@@ -16,6 +16,7 @@ import mimetypes
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import traceback
@@ -50,6 +51,7 @@ PATCHED: list[tuple[Any, tuple[str, ...]]] = [
     (sqlite3, ("register_adapter", "register_converter")),
     (sqlite3.dbapi2, ("register_adapter", "register_converter")),
     (urllib.request, ("install_opener",)),
+    (subprocess.Popen, ("__init__",)),
     (sys, ("setrecursionlimit", "setswitchinterval")),
     (threading, (threads.START, "_register_atexit")),
     (warnings, ("_add_filter",)),
