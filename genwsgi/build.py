@@ -95,7 +95,7 @@ def build(
         findings = Findings()
         if look or verdicts is not None:
             explain = verdicts is not None
-            findings = examine(growth, generation.name, grow=grow, explain=explain)
+            findings = examine(growth, generation.name, grow=grow, explain=explain)  # noqa: F821 -- deleted later
         if verdicts is not None:
             verdicts.extend(findings.verdicts)
         return findings.additions if grow else ()
@@ -141,6 +141,8 @@ def build(
     # Raised out here, so that no traceback keeps the failed generation's modules.
     tear_down(generation, Event.FAILED)
     effects.forget(growth.forget(missing))
+    # The traceback that whoever gets this may keep has this frame in it.
+    del effects, table, growth
     failure.__context__ = failure.__cause__ = None
     raise failure
 

@@ -1,4 +1,4 @@
-"""The janitor: tears retired generations down, and sees to it that they are gone.
+"""The janitor: tears retired generations down, and sees to it that all that ended are gone.
 
 A thread of its own, away from the requests.  A generation is gone when its module table has been
 collected.  When it is not, whatever holds it is searched for and named, in the log and the status.
@@ -17,20 +17,16 @@ import logging
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from genwsgi.build import tear_down
 from genwsgi.generations.generation import Generation
 from genwsgi.heap import trim
 from genwsgi.interrupt import where
-from genwsgi.isolation import effects
 from genwsgi.isolation.audit import PATIENCE, no_search
-from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.roots import OUTSIDE, name_holder, thread_place
-from genwsgi.steps import step
+from genwsgi.remains import Remains, of_build, of_retired
 
 log = logging.getLogger("genwsgi")
 
@@ -46,6 +42,8 @@ GLANCE = 0.002
 #: What is not gone then is collected once more after this time, in seconds, and only then searched
 #: for a holder: finalizers have run, and whoever was just looking at it has ended.
 GRACE = 0.3
+
+
 #: When a generation that is held is looked at again: first, and at most, after so many seconds.
 #: Each time it is twice as long.
 AGAIN = (5.0, 3600.0)
@@ -53,47 +51,19 @@ AGAIN = (5.0, 3600.0)
 
 @dataclass(frozen=True)
 class Held:
-    """A retired generation that something keeps alive.
+    """A generation that has ended and that something keeps alive.
 
     :ivar number, release: the generation's.
     :ivar holder: what holds it, in words; empty while it has not been looked for.
     :ivar replaced: when another one took its place, on the monotonic clock, in seconds.
+    :ivar served: whether it has retired; else its build failed, or it was discarded.
     """
 
     number: int
     release: str
     holder: str
     replaced: float | None
-
-
-@dataclass(eq=False)
-class _Retired:
-    """What is remembered of a generation that was torn down: nothing that keeps it alive."""
-
-    number: int
-    name: str
-    release: str
-    table: weakref.ref[ModuleTable] | None
-    threads: weakref.WeakSet[threading.Thread]
-    replaced: float | None
-    since: float = field(default_factory=time.monotonic)
-    holder: str = ""
-    pause: float = field(default_factory=lambda: AGAIN[0])
-    again: float = 0.0
-    looked: bool = False
-    told: bool = False
-    #: Taken by the teardown when it ends, or by the janitor when it waits no longer: whoever comes
-    #: second knows that the other was there.
-    over: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def gone(self) -> bool:
-        return self.table is None or self.table() is None
-
-    def step(self, name: str, since: float | None, until: float) -> dict[str, object]:
-        """The fields of a log record about it; the step took from ``since`` to ``until``."""
-        seconds = None if since is None else until - since
-        return step(name, release=self.release, generation=self.number, seconds=seconds)
+    served: bool = True
 
 
 class Janitor:
@@ -125,14 +95,14 @@ class Janitor:
         self._on_end = on_end
         self._undo = tear_down
         self._on_drained = on_drained
-        self._queue: queue.SimpleQueue[Generation | _Retired | threading.Event | None] = (
+        self._queue: queue.SimpleQueue[Generation | Remains | threading.Event | None] = (
             queue.SimpleQueue()
         )
         # Those whose teardown is not waited for any longer.
-        self._hanging: list[_Retired] = []
+        self._hanging: list[Remains] = []
         # Set when what came before them has been collected.
         self._awaited: list[threading.Event] = []
-        self._left: list[_Retired] = []
+        self._left: list[Remains] = []
         self._ended = False
         self._thread: threading.Thread | None = None
 
@@ -145,6 +115,13 @@ class Janitor:
         """Hand over a generation that has retired.  Any thread; returns at once, never raises."""
         self._coming.add(generation)
         self._queue.put(generation)
+
+    def follow(self, generation: Generation, end: str) -> None:
+        """See to it that one is gone that never served, and is torn down.  Any thread.
+
+        :param end: how it ended, as in "has failed".
+        """
+        self._queue.put(of_build(generation, end))
 
     def catch_up(self, timeout: float) -> None:
         """Have what has retired collected now, and wait for that; for what is held nobody waits.
@@ -183,9 +160,9 @@ class Janitor:
                 self._awaited.pop().set()
         self._on_end()
 
-    def _gather(self) -> list[_Retired]:
+    def _gather(self) -> list[Remains]:
         """Tear down what comes until nothing has for a while, or there is something to look at."""
-        came: list[_Retired] = []
+        came: list[Remains] = []
         deadline = self._next_look()
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -201,8 +178,7 @@ class Janitor:
                 return came
             if not came:
                 deadline = time.monotonic() + GATHER
-            if isinstance(found, _Retired):
-                self._hanging.remove(found)
+            if isinstance(found, Remains):
                 came.append(self._torn_down(found))
             else:
                 came += self._tear_down(found)
@@ -216,17 +192,9 @@ class Janitor:
         """When to look at those that are held; at the end of everything they are left alone."""
         return None if self._ended else min((one.again for one in self._left), default=None)
 
-    def _tear_down(self, generation: Generation) -> list[_Retired]:
+    def _tear_down(self, generation: Generation) -> list[Remains]:
         """Tear it down; return what is to be collected then: nothing, while that hangs."""
-        table: Any = generation.modules
-        known = _Retired(
-            generation.number,
-            generation.name,
-            generation.release,
-            weakref.ref(table) if isinstance(table, ModuleTable) else None,
-            weakref.WeakSet(),
-            generation.replaced,
-        )
+        known = of_retired(generation)
         if known.replaced is not None:
             self._on_drained(known.since - known.replaced)
         # Taken out of there, so that the thread does not hold it when it tells that it ends.
@@ -245,7 +213,7 @@ class Janitor:
             thread.join(DEADLINE)
         if not known.over.acquire(blocking=False):
             return [self._torn_down(known)]
-        place = thread_place(thread, getattr(table, "builtins", None))
+        place = thread_place(thread, getattr(generation.modules, "builtins", None))
         known.holder = f"its own teardown, which is at {place or 'its end'}"
         self._hanging.append(known)
         log.warning(
@@ -254,26 +222,25 @@ class Janitor:
         )
         return []
 
-    def _undo_one(self, given: list[Generation], known: _Retired) -> None:
+    def _undo_one(self, given: list[Generation], known: Remains) -> None:
         """Tear one generation down; on a thread of its own."""
         generation = given.pop()
-        of_it = effects.effects_of(generation)
         try:
             self._undo(generation)
         except BaseException:  # whatever it was, it is over now
             log.exception("%s could not be torn down whole", generation.name)
-        known.threads.update(of_it.stragglers() if of_it is not None else ())
-        del generation, of_it
+        known.note_threads(generation)
+        del generation
         if not known.over.acquire(blocking=False):
             self._queue.put(known)
 
-    def _torn_down(self, known: _Retired) -> _Retired:
-        known.holder = ""
-        log.info(
-            "%s has retired",
-            known.name,
-            extra=known.step("retired", known.replaced, known.since),
-        )
+    def _torn_down(self, known: Remains) -> Remains:
+        if known in self._hanging:
+            self._hanging.remove(known)
+            known.holder = ""
+        if known.served:
+            extra = known.step("retired", known.replaced, known.since)
+            log.info("%s has retired", known.name, extra=extra)
         return known
 
     def _collect(self) -> None:
@@ -310,16 +277,21 @@ class Janitor:
             time.sleep(GLANCE)
             now = time.monotonic()
 
-    def _is_gone(self, one: _Retired) -> None:
+    def _is_gone(self, one: Remains) -> None:
         now = time.monotonic()
-        late = f" at last, {now - one.since:.0f} s after it retired" if one.told else ""
-        log.info("%s is collected%s", one.name, late, extra=one.step("collected", one.since, now))
+        late = (
+            f" at last, {now - one.since:.0f} s after it {one.end.split()[-1]}" if one.told else ""
+        )
+        # Of a build that failed all is said, unless something held it.
+        level = logging.INFO if one.served or one.told else logging.DEBUG
+        extra = one.step("collected", one.since, now) if one.served else None
+        log.log(level, "%s is collected%s", one.name, late, extra=extra)
         left = [thread for thread in list(one.threads) if thread.is_alive()]
-        if left and not one.told:
+        if left and one.served and not one.told:
             places = ", ".join(f"{thread.name} at {thread_place(thread)}" for thread in left)
             log.warning("%s has retired but its threads still run: %s", one.name, places)
 
-    def _holder(self, one: _Retired) -> str | None:
+    def _holder(self, one: Remains) -> str | None:
         """Return what holds it; ``None``: it has only just been found not to be gone."""
         if not one.looked:
             one.looked, one.again = True, time.monotonic() + GRACE
@@ -327,20 +299,22 @@ class Janitor:
         threads = frozenset(thread.ident or 0 for thread in list(one.threads))
         return name_holder(one.table, threads, self._kept()) if one.table is not None else ""
 
-    def _is_held(self, one: _Retired, holder: str) -> None:
+    def _is_held(self, one: Remains, holder: str) -> None:
         # What no path leads to may be a build on another thread that just looks through everything:
         # nobody is to be woken for that, so it has to be there at the next look as well.
         sure = holder and (one.holder or not holder.startswith(OUTSIDE))
         if sure and not one.told:
             one.told = True
-            log.warning("%s has retired but is held by %s", one.name, holder)
+            log.warning("%s %s but is held by %s", one.name, one.end, holder)
         one.holder = holder or one.holder
-        one.again = time.monotonic() + one.pause
-        one.pause = min(2 * one.pause, AGAIN[1])
+        pause = one.pause or AGAIN[0]
+        one.again = time.monotonic() + pause
+        one.pause = min(2 * pause, AGAIN[1])
 
-    def _tell(self, came: Iterable[_Retired] = ()) -> None:
-        left = [one for one in (*self._left, *came) if not one.gone]
+    def _tell(self, came: Iterable[Remains] = ()) -> None:
+        # A build that failed is nearly always gone at once, and news only if it is held.
+        left = [one for one in (*self._left, *came) if not one.gone and (one.served or one.holder)]
         self._held = tuple(
-            Held(one.number, one.release, one.holder, one.replaced)
+            Held(one.number, one.release, one.holder, one.replaced, one.served)
             for one in (*self._hanging, *left)
         )

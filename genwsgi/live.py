@@ -29,7 +29,7 @@ from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.snapshot import Store
-from genwsgi.janitor import Janitor
+from genwsgi.janitor import Held, Janitor
 from genwsgi.keeping import kept
 from genwsgi.steps import step
 from genwsgi.target import Target
@@ -187,17 +187,19 @@ class LiveApplication:
                     on_look=on_look,
                     run=run,
                 )
-            except ScopeError:
+            except BaseException as error:
+                self._janitor.follow(generation, "has failed")
                 # It is built again, with a larger scope: that is this generation, then.
-                with self._lock:
-                    if self._number == generation.number:
-                        self._number -= 1
+                if isinstance(error, ScopeError):
+                    with self._lock:
+                        if self._number == generation.number:
+                            self._number -= 1
                 raise
             with self._lock:
                 if not self._closed:
                     self._ready.add(generation)
                     return generation
-            tear_down(generation, Event.DISCARDED)
+            self._drop(generation)
             raise GenwsgiError(_CLOSED)
 
     def _be_open(self) -> None:
@@ -246,7 +248,11 @@ class LiveApplication:
                 if self._closed and generation not in self._ready:
                     return
                 self._ready.discard(generation)
-            tear_down(generation, Event.DISCARDED)
+            self._drop(generation)
+
+    def _drop(self, generation: Generation) -> None:
+        tear_down(generation, Event.DISCARDED)
+        self._janitor.follow(generation, "was discarded")
 
     def draining(self) -> list[Generation]:
         """The replaced generations that still owe a response, oldest first."""
@@ -279,7 +285,7 @@ class LiveApplication:
                 self._closed = True
                 ready, self._ready = self._ready, set()
             for generation in ready:
-                tear_down(generation, Event.DISCARDED)
+                self._drop(generation)
             del ready
             self._switch.close()
             self._janitor.close(timeout)
@@ -294,17 +300,11 @@ class LiveApplication:
         """
         # Those that serve first: one that retires meanwhile is seen twice rather than not at all.
         found = {one.number: one for one in map(_status, self._switch.held())}
-        for held in self._janitor.held():
-            found[held.number] = GenerationStatus(
-                held.number,
-                held.release,
-                State.RETIRED.value,
-                0,
-                None,
-                held.holder,
-                age=_since(held.replaced),
-            )
-        return tuple(found[number] for number in sorted(found))
+        held = self._janitor.held()
+        found.update({one.number: _status_of_held(one) for one in held if one.served})
+        # The number of a build whose scope was too small is given once more.
+        others = [_status_of_held(one) for one in held if not one.served]
+        return tuple(sorted((*found.values(), *others), key=lambda one: one.number))
 
     def counts(self) -> tuple[GenerationCounts, ...]:
         """Return what has become of the requests of the latest generations, oldest first.
@@ -386,6 +386,12 @@ def _status(generation: Generation) -> GenerationStatus:
         "" if oldest is None else oldest.request,
         _since(generation.replaced),
     )
+
+
+def _status_of_held(held: Held) -> GenerationStatus:
+    state = State.RETIRED if held.served else State.DISCARDED
+    age = _since(held.replaced)
+    return GenerationStatus(held.number, held.release, state.value, 0, None, held.holder, age=age)
 
 
 def _since(moment: float | None) -> float | None:

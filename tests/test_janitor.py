@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from genwsgi import janitor
+from genwsgi.errors import BuildError
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation import audit
 from genwsgi.isolation.roots import OUTSIDE, name_holder
@@ -422,3 +423,36 @@ def test_without_another_thread(
     site.serve()
     site.serve()
     wait_until(lambda: "generation 1 is collected" in lines(caplog), what="the log")
+
+
+@pytest.mark.parametrize(("last", "end"), [("1 / 0", "has failed"), ("", "was discarded")])
+def test_who_holds_a_build_that_never_served(
+    site: Site,
+    shelf: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    last: str,
+    end: str,
+) -> None:
+    """Who holds what is left of a build that never served is in the log and the status."""
+    monkeypatch.setattr(janitor, "AGAIN", (0.05, 0.3))
+    site.write(shop="")
+    site.serve()
+    keep = "import shared_lib\nshared_lib.shelf.append(Page)\n"
+    site.write(shop=f"import shop.models\n{last}", shop__models=MODELS + keep)
+    if last:
+        with pytest.raises(BuildError):
+            site.build()
+    else:
+        site.live.discard(site.build())
+    wait_until(lambda: "is held by" in caplog.text, what="the warning")
+    (line,) = [one for one in caplog.messages if "is held by" in one]
+    assert line.startswith(f"the build of generation 2 {end} but is held by `shared_lib.shelf[0]`")
+    wait_until(lambda: len(site.live.status()) == 2, what="the status")
+    held = site.live.status()[1]
+    assert (held.number, held.state, held.age) == (2, "discarded", None)
+    assert held.holder in line
+    shelf.clear()
+    late = "the build of generation 2 is collected at last, "
+    wait_until(lambda: any(one.startswith(late) for one in caplog.messages), what="the log")
+    wait_until(lambda: len(site.live.status()) == 1, what="the status")

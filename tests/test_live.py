@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import builtins
+import logging
 import sys
 import threading
 import weakref
@@ -9,7 +11,7 @@ import pytest
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.build import tear_down
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import BuildError, GenwsgiError
 from genwsgi.generations.lifecycle import State
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
@@ -266,3 +268,33 @@ def test_working_directory_that_is_gone(
         assert built_in() == str(releases[1])
     finally:
         live.close()
+
+
+FAILS = "import shop.models\n1 / 0\n"
+MODELS = (
+    "class Page:\n    def show(self): ...\n    def __init__(self): self.of = self\nPAGE = Page()\n"
+)
+
+
+def test_a_build_that_failed_is_collected(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """What builds have opened that failed, or were discarded, is gone soon, and no line says so."""
+    caplog.set_level(logging.INFO, "genwsgi")
+    site.write(shop="")
+    site.serve()
+    site.write(shop=FAILS, shop__models=MODELS + "from builtins import opened\nopened.add(PAGE)\n")
+    opened: weakref.WeakSet[object] = weakref.WeakSet()
+    builtins.opened = opened  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(BuildError) as kept:
+            site.build()
+        assert opened
+        wait_until(lambda: not opened, what="the failed build is collected")
+        site.write(shop="import shop.models")
+        site.live.discard(site.build())
+        wait_until(lambda: not opened, what="the discarded build is collected")
+    finally:
+        del builtins.opened  # type: ignore[attr-defined]
+    site.live._janitor.catch_up(10)
+    assert "ZeroDivisionError" in str(kept.value.reason)
+    assert [one.number for one in site.live.status()] == [1]
+    assert not [one for one in caplog.messages if "is collected" in one or "held" in one]

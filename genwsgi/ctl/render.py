@@ -35,6 +35,7 @@ _STYLES: Final = {
     "superseded": "yellow",
     "draining": "yellow",
     "retired": "yellow",
+    "discarded": "yellow",
     "paused": "yellow",
     "parked": "cyan",
     "unchanged": "dim",

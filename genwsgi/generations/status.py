@@ -10,7 +10,8 @@ class GenerationStatus:
     """How one generation of a process stands.
 
     :ivar number, release: the generation's.
-    :ivar state: "current", "parked", "draining" or, of one that is not gone yet, "retired".
+    :ivar state: "current", "parked", "draining" or, of one that is not gone yet, "retired"; of one
+        that never served and is held, "discarded".
     :ivar leases: how many responses it owes.
     :ivar oldest: how long the oldest of these has been owed, in seconds; ``None`` if there is none.
     :ivar holder: what keeps a retired one alive, in words; empty while nothing is known to.

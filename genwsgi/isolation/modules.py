@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import importlib._bootstrap
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -199,6 +200,7 @@ class EndedTable:
 
     :ivar names: the names of the scope that the generation had.
     :ivar what: which generation it was and how it ended, for errors.
+    :ivar ended: the table itself, as long as something holds it.
     """
 
     closed = True
@@ -207,6 +209,7 @@ class EndedTable:
     def __init__(self, table: ModuleTable) -> None:
         self.names = table.names
         self.what = f"{table.generation.name} is {table.generation.state.value}"
+        self.ended = weakref.ref(table)
 
     def __repr__(self) -> str:
         return f"<EndedTable: {self.what}>"
