@@ -7,7 +7,8 @@ is in C, and what has called it gives its locks back whatever comes through.  Co
 raised in late, when the thread seems to stay there, and never where a lock is being taken.
 
 What remains: a call that the thread makes or comes back from before the interpreter looks, and the
-application's own locks if it takes them without ``with``.
+application's own locks if it takes them without ``with``; and a loop that does next to nothing but
+log may be met nowhere else, and goes on.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from operator import is_, methodcaller
 from types import FrameType
 from typing import Final
 
-#: How long it is tried to interrupt a thread, and how long apart the looks at it are, in seconds.
-WITHIN: Final = 4.0
+#: How long it is tried to interrupt a thread, after how much of that in code of others as well, and
+#: how long apart the looks at it are, in seconds.
+WITHIN: Final = 30.0
+LATE: Final = 1.0
 AGAIN: Final = 0.005
 
 #: Modules, with what is in them, and functions that take locks for longer than ``with`` says.
@@ -49,7 +52,7 @@ class Interruption:
     to do.
 
     :param own: what is the application's code.
-    :param within: how long it is tried, in seconds; code of others is raised in after half of it.
+    :param within: how long it is tried, in seconds; in others' code after half of it, or ``LATE``.
     :param anywhere: whether it is raised there at all.
     """
 
@@ -66,7 +69,7 @@ class Interruption:
         self._error = error
         self._own = own
         now = time.monotonic()
-        self._late = now + within / 2 if anywhere else math.inf
+        self._late = now + min(within / 2, LATE) if anywhere else math.inf
         self._deadline = now + within
 
     def step(self) -> bool:

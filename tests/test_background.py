@@ -176,6 +176,8 @@ def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
             import logging
             while True:
                 logging.getLogger("gw-shared").error("no")
+                for _ in range(1000):
+                    len("")
         """
     )
     try:

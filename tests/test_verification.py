@@ -226,6 +226,45 @@ def test_candidate_is_abandoned_as_it_is_verified(
     assert not ended.is_set()
 
 
+LOCKED = """
+
+import logging
+import genwsgi
+
+@genwsgi.verify
+def check():
+    while True:
+        logging.getLogger("gw-shared").error("no")
+        for _ in range(1000):
+            len("")
+"""
+
+
+def test_a_check_that_waits_for_a_handler_leaves_it_free(site: Site) -> None:
+    """A check that is given up while it waits for a lock of shared code gives that back."""
+    free = threading.Lock()
+
+    class Handler(logging.NullHandler):
+        # As in logging before Python 3.13.
+        def handle(self, record: logging.LogRecord) -> bool:
+            free.acquire()
+            try:
+                return True
+            finally:
+                free.release()
+
+    logger, handler = logging.getLogger("gw-shared"), Handler()
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        with free:
+            assert "has not ended within" in str(refused(site, more=LOCKED, timeout=0.1))
+        wait_until(lambda: not _alive(["genwsgi-verify the check check"]), what="its end")
+        assert free.acquire(timeout=10)
+    finally:
+        logger.removeHandler(handler)
+
+
 def test_progress_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits hears how many of the checks are done."""
     monkeypatch.setattr(verification, "LOOK", 0.01)

@@ -15,6 +15,7 @@ import os
 import queue
 import threading
 import time
+from functools import partial
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
@@ -36,6 +37,7 @@ from genwsgi.errors import (
 )
 from genwsgi.generations.cancelling import Cancellation, Means, raise_in_thread
 from genwsgi.generations.generation import Generation
+from genwsgi.isolation.asking import applications
 from genwsgi.live import LiveApplication
 from genwsgi.steps import step
 
@@ -74,7 +76,7 @@ class Agent:
         *,
         probation: float = 0.0,
         park: bool = False,
-        means: tuple[Means, ...] = (raise_in_thread,),
+        means: tuple[Means, ...] = (partial(raise_in_thread, applications),),
     ) -> None:
         self._live = live
         self._probation = probation

@@ -6,13 +6,12 @@ the lease still is open (:meth:`~genwsgi.generations.leases.Leases.while_open`).
 once: what is raised just before the end of a lease may leave it open although its request is over.
 
 What is not: that a request ends.  Code that is blocked in C raises when it comes back, code that
-catches whatever is raised goes on, and a greenlet that never gives up the processor lets nobody
-come near it.
+catches whatever is raised goes on, a thread is let alone where :mod:`genwsgi.interrupt` says that a
+lock would stay taken, and a greenlet that never gives up the processor lets nobody come near it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from genwsgi.generations import middleware
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.leases import Open
 from genwsgi.generations.switch import Switch
+from genwsgi.interrupt import Own, may_raise, raise_if_at
 
 log = logging.getLogger("genwsgi")
 
@@ -36,11 +36,9 @@ WITHIN: Final = 2.0
 #: cancellation, and the argument of getrefcount().
 _FORGOTTEN: Final = 3
 
-#: Closes the connection of a request, or raises in whatever runs it.
-Means = Callable[[Generation, Open], None]
-
-_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
+#: Closes the connection of a request, or raises in whatever runs it.  Returns whether that is done,
+#: or is to be tried again; the last argument is whether half of the time for that is over.
+Means = Callable[[Generation, Open, bool], bool]
 
 
 class Cancellation:
@@ -57,10 +55,10 @@ class Cancellation:
         self._left = generation.leases.open()
         self._count = len(self._left)
         self._deadline = monotonic() + WITHIN
+        self._pending = [(lease, end) for lease in self._left for end in means]
         for lease in self._left:
             log.warning("%s of %s is cancelled", lease.request or "a call", generation.name)
-            for end in means:
-                end(generation, lease)
+        self._end()
 
     @property
     def generation(self) -> int:
@@ -80,6 +78,7 @@ class Cancellation:
     def step(self) -> bool:
         """Look what has ended; return whether that is all.  To be called again soon if not."""
         leases, drop = self._generation.leases, self._switch.drop
+        self._end()
         for lease in self._left:
             # What was raised may have come between the request and the end of its lease.
             if sys.getrefcount(lease.since) <= _FORGOTTEN:
@@ -89,14 +88,30 @@ class Cancellation:
         self._switch.look_after(self._generation)
         return not self._left or monotonic() >= self._deadline
 
+    def _end(self) -> None:
+        """Use the means that have not done anything yet."""
+        late = monotonic() >= self._deadline - WITHIN / 2
+        self._pending = [
+            (lease, end)
+            for lease, end in self._pending
+            if lease.since in self._generation.leases.taken
+            and not end(self._generation, lease, late)
+        ]
 
-def raise_in_thread(generation: Generation, lease: Open) -> None:
-    """Raise :class:`~genwsgi.errors.RequestCancelled` in the application's code for ``lease``."""
+
+def raise_in_thread(own: Own, generation: Generation, lease: Open, late: bool) -> bool:
+    """Raise :class:`~genwsgi.errors.RequestCancelled` in the application's code for ``lease``.
+
+    :param own: what is the application's code.
+    """
     frames = sys._current_frames()
     del frames[get_ident()]  # this one, which would hold itself, and the lease
+    raised: list[int] = []
     for ident, frame in frames.items():
-        if runs(frame, generation, lease):
-            generation.leases.while_open(lease.since, _raise_in, ident, RequestCancelled)
+        if runs(frame, generation, lease) and may_raise(frame, own, late=late):
+            found = raise_if_at(frame, ident, RequestCancelled)
+            generation.leases.while_open(lease.since, raised.extend, found)
+    return bool(raised)
 
 
 def runs(frame: FrameType | None, generation: Generation, lease: Open) -> bool:

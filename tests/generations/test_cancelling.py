@@ -7,7 +7,9 @@ import logging
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,11 @@ from tests.helpers import wait_until
 
 # An interruption may come in a finalizer, of which Python tells on stderr that it was ignored.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def own(frame):
+    """Whether the frame is of the application: of this module."""
+    return frame.f_code.co_filename == __file__
 
 
 class Site:
@@ -64,7 +71,9 @@ class Site:
 
     def cancel(self, generation, *means):
         """Cancel the generation's requests until all is done."""
-        cancellation = Cancellation(self.switch, generation, means or (raise_in_thread,))
+        cancellation = Cancellation(
+            self.switch, generation, means or (partial(raise_in_thread, own),)
+        )
         wait_until(cancellation.step, what="the end of the cancellation")
         return cancellation.ended, cancellation.left
 
@@ -147,6 +156,40 @@ def test_what_catches_everything_is_interrupted_once_and_then_let_alone(brief):
     request.thread.join(10)
     assert request.body == b"done"
     assert site.retired == [old]
+
+
+def test_a_lock_of_shared_code_is_not_left_taken():
+    """A request that waits for a lock is cancelled when it has given that back, and not before."""
+    lock, asked = threading.Lock(), threading.Event()
+    shared: dict[str, Any] = {"lock": lock, "asked": asked}
+    code = """
+def locked():
+    asked.set()
+    lock.acquire()
+    try:
+        pass
+    finally:
+        lock.release()
+"""
+    exec(compile(code, "shared.py", "exec"), shared)
+
+    def locking(environ, start_response):
+        while True:
+            shared["locked"]()
+            time.sleep(0.001)
+
+    site = Site(locking)
+    old = site.current
+    with lock:
+        request = run(site)
+        assert asked.wait(10)
+        site.deploy()
+        cancellation = Cancellation(site.switch, old, (partial(raise_in_thread, own),))
+        assert not cancellation.step()
+    wait_until(cancellation.step, what="the end of the cancellation")
+    request.thread.join(10)
+    assert isinstance(request.error, RequestCancelled)
+    assert lock.acquire(timeout=10)
 
 
 def test_a_lease_that_nobody_can_end_any_more_is_ended():

@@ -126,6 +126,8 @@ def test_a_lock_that_a_failed_build_s_thread_waits_for_is_given_back(
             def work():
                 while True:
                     pool_library.locked()
+                    for _ in range(1000):
+                        len("")
             threading.Thread(target=work, daemon=True, name="gw-locking").start()
             pool_library.asked.wait()
             1 / 0
