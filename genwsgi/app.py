@@ -9,21 +9,17 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genwsgi.background import BackgroundBuild, BackgroundDiscard
-from genwsgi.deploy.orders import ahead
+from genwsgi.alone import Asked, Deploys
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError, OrderError, ScopeError
-from genwsgi.generations.generation import Generation
+from genwsgi.errors import GenwsgiError
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import ScopeRules
@@ -45,26 +41,11 @@ log = logging.getLogger("genwsgi")
 #: How long :meth:`GenerationalApp.close` waits for what is under way, in seconds.
 CLOSE = 5.0
 
-#: How often one deploy is built anew because its scope was too small.
-ROUNDS = 4
-
-_REFUSED = (Outcome.REFUSED, "the application is closed", "")
-
 #: What is told in a process that has the application from the one it was forked from.
 _FORKED = (
     "the application was made before this process was forked: no new code comes here; make it after"
     " the fork (gunicorn: without --preload, uWSGI: with lazy-apps)"
 )
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a deploy is to be; see :meth:`GenerationalApp.deploy`."""
-
-    force: bool
-    path: str
-    modules: tuple[str, ...]
-    confirm: Callable[[], str] | None
 
 
 class GenerationalApp:
@@ -138,19 +119,8 @@ class GenerationalApp:
         self._source = Source(
             rules, Store(self._folder), find_others(watch_paths, watch_patterns, ignore)
         )
-        # One deploy at a time; never held by a request.
-        self._deploying = threading.Lock()
-        # Guards `_closed` and `_over`, and the swap against close(); held for a few operations.
-        self._lock = threading.Lock()
-        #: Ends the wait for the build under way.
-        self._over: threading.Event | None = None
-        self._build_timeout = build_timeout
-        self._releases = 1
         self._watch: WatchTrigger | None = None
         self._orders: Orders | None = None
-        #: The folders that orders have put before all others; ``_deploying`` guards it.
-        self._ahead: tuple[str, ...] = ()
-        self._closed = False
         self._live = LiveApplication(
             parsed,
             self._source.store,
@@ -158,19 +128,19 @@ class GenerationalApp:
             header=generation_header,
             verification=verification,
         )
+        self._deploys = Deploys(self._live, self._source, build_timeout, self._follow)
         self._application: Callable[..., Iterable[bytes]] = self._live.application
         _made.add(self)
         # For what lies there and is shared: a package that ``share`` names, a C extension.
         self._path = [folder for folder in own if folder not in sys.path]
         sys.path[:0] = self._path
         try:
-            with self._deploying:
+            with self._deploys.one_at_a_time:
                 if watch:
                     # First, and its orders wait: an edit made during the build is not missed.
                     self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
                 self._source.warn_of_left_out(log)
-                self._digest = self._source.take()
-                self._live.swap(self._first())
+                self._deploys.first()
             if broker is not None:
                 self._orders = Orders(broker, parsed.text, self._obey, self._committed, log)
         except BaseException:
@@ -237,16 +207,15 @@ class GenerationalApp:
     ) -> OrderOutcome:
         """Deploy; ``confirm`` is called when all is ready, and says why not to swap, if so."""
         started = time.monotonic()
-        ask = _Asked(force, path and os.path.abspath(path), modules, confirm)
+        asked = Asked(force, path and os.path.abspath(path), modules, confirm)
         if self._pid != os.getpid():  # whoever had a lock when it was forked has it for ever
             outcome, reason, trace = Outcome.REFUSED, _FORKED, ""
         else:
-            with self._deploying:
-                outcome, reason, trace = self._deploy(ask)
+            outcome, reason, trace = self._deploys.deploy(asked)
         result = OrderOutcome(
             id=uuid.uuid4().hex[:12],
             outcome=outcome,
-            release=self._releases,
+            release=self._deploys.count,
             reason=reason,
             traceback=trace,
             seconds=time.monotonic() - started,
@@ -268,27 +237,15 @@ class GenerationalApp:
         """
         if self._pid != os.getpid():
             raise GenwsgiError(_FORKED)
-        verdicts: list[Verdict] = []
-        with self._deploying:
-            if self._closed:
-                raise GenwsgiError("the application is closed; make another one to ask")
-            built = self._live.build(self._digest, "explained", grow=False, verdicts=verdicts)
-            BackgroundDiscard(self._live, built)
-        return verdicts
+        return self._deploys.explain()
 
     def close(self) -> None:
         """Stop watching, drop all generations and remove the snapshots.  Any thread, any often.
 
         In a process forked from the one that made it, nothing: all others import from there.
         """
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or not self._deploys.stop():
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._over is not None:
-                self._over.set()
         atexit.unregister(self.close)
         if self._orders is not None:
             self._orders.close(CLOSE)
@@ -296,8 +253,7 @@ class GenerationalApp:
             self._watch.stop()
             self._watch.join(CLOSE)
         # A deploy under way gives up soon, and must not write into a folder that is removed.
-        if self._deploying.acquire(timeout=CLOSE):
-            self._deploying.release()
+        self._deploys.wait(CLOSE)
         self._live.close()
         for folder in self._path:
             with contextlib.suppress(ValueError):
@@ -311,101 +267,12 @@ class GenerationalApp:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _first(self) -> Generation:
-        """Build the first generation, with a scope that grows by what a build finds missing."""
-        for _ in range(ROUNDS):
-            try:
-                return self._live.build(self._digest, f"1-{self._digest[:8]}")
-            except ScopeError as error:
-                self._grow(error)
-            self._digest = self._source.take()
-        return self._live.build(self._digest, f"1-{self._digest[:8]}", grow=False)
-
-    def _grow(self, error: ScopeError) -> None:
-        for item in error.additions:
-            log.info("%s joins the scope: %s", item.name or item.folder, item.reason)
-        self._source.grow(error.additions)
-
     def _committed(self) -> int:
-        return self._releases
+        return self._deploys.count
 
-    def _deploy(self, ask: _Asked) -> tuple[str, str, str]:
-        """Return the outcome, the reason and the traceback.  ``_deploying`` is held."""
-        path = ahead((ask.path,) if ask.path else (), self._ahead)
-        for last in (*[False] * ROUNDS, True):
-            if self._closed:
-                return _REFUSED
-            try:
-                reading = self._source.read(self._digest, (), path, ask.modules, ask.path)
-            except OrderError as error:
-                return Outcome.REFUSED, str(error), ""
-            except (GenwsgiError, OSError) as error:
-                return Outcome.FAILED, str(error), getattr(error, "traceback", "")
-            if (reading.digest, reading.path) == (self._digest, self._ahead) and not ask.force:
-                break
-            ended = self._replace(reading.digest, grow=not last, confirm=ask.confirm)
-            if not isinstance(ended, ScopeError):
-                if ended[0] == Outcome.COMMITTED:
-                    self._moved(reading.path)
-                return ended
-            self._grow(ended)
-        return Outcome.UNCHANGED, "", ""
-
-    def _moved(self, path: tuple[str, ...]) -> None:
-        if path != self._ahead and self._watch is not None:
-            self._watch.follow(self._source.scope(path).watched)
-        self._ahead = path
-
-    def _replace(
-        self, digest: str, *, grow: bool, confirm: Callable[[], str] | None
-    ) -> tuple[str, str, str] | ScopeError:
-        """Build and swap, unless it takes too long or :meth:`close` is called meanwhile."""
-        over = threading.Event()
-        built: list[BackgroundBuild] = []
-
-        def done(build: BackgroundBuild) -> None:
-            with self._lock:
-                wanted = self._over is over
-                if wanted:
-                    built.append(build)
-            over.set()
-            if not wanted and build.generation is not None:
-                self._live.discard(build.generation)
-
-        with self._lock:
-            self._over = over
-            if self._closed:
-                over.set()
-        release = f"{self._releases + 1}-{digest[:8]}"
-        build = BackgroundBuild(self._live, digest, release, done, grow=grow)
-        over.wait(self._build_timeout)
-        ready = confirm is not None and built and build.generation is not None
-        off = confirm() if ready and confirm is not None else ""
-        with self._lock:
-            self._over = None
-            closed, generation = self._closed, build.generation if built else None
-            if generation is not None and not closed and not off:
-                self._live.swap(generation)
-        if not built:
-            where = build.where()
-            build.abandon()
-            reason = f"the build took more than {self._build_timeout} s"
-            return _REFUSED if closed else (Outcome.FAILED, reason, where)
-        if generation is None:
-            failure = build.error or GenwsgiError("the build ended without a result")
-            if closed:
-                return _REFUSED
-            if isinstance(failure, ScopeError):
-                return failure
-            return Outcome.FAILED, str(failure), failure.traceback
-        if closed or off:
-            BackgroundDiscard(self._live, generation)
-            return _REFUSED if closed else (Outcome.FAILED, off, "")
-        self._digest = digest
-        self._releases += 1
-        with contextlib.suppress(OSError):  # after the next deploy, then
-            self._source.store.sweep([digest])
-        return Outcome.COMMITTED, "", ""
+    def _follow(self, places: Sequence[str]) -> None:
+        if self._watch is not None:
+            self._watch.follow(places)
 
     def _start_watch(
         self,

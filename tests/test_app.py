@@ -280,7 +280,7 @@ def test_a_build_that_ends_just_too_late_is_discarded(
     app = make(build_timeout=0.2)
     discarded: list[Any] = []
     really = app._live.discard
-    monkeypatch.setattr("genwsgi.app.BackgroundBuild", Late)
+    monkeypatch.setattr("genwsgi.alone.BackgroundBuild", Late)
 
     def discard(generation: Any) -> None:
         discarded.append(generation.number)
