@@ -12,14 +12,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import threading
 import time
 from functools import partial
 
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy import framing, protocol
-from genwsgi.deploy.abandoned import Abandoned
 from genwsgi.deploy.framing import clip
 from genwsgi.deploy.health import Health
 from genwsgi.deploy.link import Link
@@ -28,6 +26,7 @@ from genwsgi.deploy.problems import NO_DESCRIPTORS
 from genwsgi.deploy.protocol import Release, Step, label
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.telling import Teller
+from genwsgi.deploy.workbench import Workbench
 from genwsgi.errors import (
     NoThreadError,
     ProtocolError,
@@ -84,12 +83,7 @@ class Agent:
         self._directory = directory
         self._log = log
         self._current: Release | None = None
-        # Of these two, one at most is there.
-        self._prepared: tuple[Release, Generation] | None = None
-        self._building: tuple[Release, BackgroundBuild, bool] | None = None
         self._retry_at: float | None = None
-        self._abandoned = Abandoned(live, log)
-        self._ended: queue.SimpleQueue[BackgroundBuild] = queue.SimpleQueue()
         self._health = Health(directory, log)
         self._teller = Teller(live, self._health)
         self._means = means
@@ -98,6 +92,7 @@ class Agent:
         self._leaving = threading.Event()
         self._forked = False
         self._link = Link(directory, self._fork)
+        self._bench = Workbench(live, log, self._link.wake)
         self._left = threading.Event()
 
     def __repr__(self) -> str:
@@ -189,11 +184,11 @@ class Agent:
     def _connect(self) -> bool:
         if not self._link.connect():
             return False
-        if self._building is not None and not self._building[2]:
+        if self._bench.deploying is not None:
             # Its deploy died with the connection, and a new coordinator may give its number to
             # other code: this build must not be taken for that.
-            self._drop_build("the coordinator was away")
-        prepared = self._prepared[0] if self._prepared else None
+            self._bench.drop_build("the coordinator was away")
+        prepared = self._bench.prepared[0] if self._bench.prepared else None
         if not self._link.send(protocol.Hello(os.getpid(), self._current, prepared)):
             return False
         problems = self._teller.begin()
@@ -224,7 +219,7 @@ class Agent:
             if self._current and same(self._current, message.committed):
                 self._settled.set()
         elif isinstance(message, protocol.Prepare):
-            self._drop("a newer one is to be prepared")
+            self._bench.drop("a newer one is to be prepared")
             self._build(message.release, catch_up=False, look=message.look)
         elif isinstance(message, protocol.Commit):
             if self._current is not None and self._current.number == message.release:
@@ -232,9 +227,9 @@ class Agent:
             else:
                 self._follow(self._directory.committed())
         elif isinstance(message, protocol.Abort):
-            held = self._prepared or self._building
-            if held is not None and held[0].number == message.release:
-                self._drop(message.reason)
+            held = self._bench.release
+            if held is not None and held.number == message.release:
+                self._bench.drop(message.reason)
                 # It may be what this worker was to catch up with that made room for it.
                 self._follow(self._directory.committed())
         elif isinstance(message, protocol.Tell):
@@ -248,16 +243,17 @@ class Agent:
         """See to it that this worker serves the committed release."""
         if self._current is not None and same(self._current, committed):
             return
-        if self._prepared is not None and same(self._prepared[0], committed):
+        prepared, building = self._bench.prepared, self._bench.building
+        if prepared is not None and same(prepared[0], committed):
             self._swap()
             return
-        if self._building is not None and same(self._building[0], committed):
-            self._building = (*self._building[:2], True)
+        if building is not None and same(building.release, committed):
+            building.catch_up = True
             return
-        if self._prepared is not None and self._prepared[0].number > committed.number:
+        if prepared is not None and prepared[0].number > committed.number:
             # Its deploy is under way: the next word about it is Commit or Abort.
             return
-        self._drop(f"release {label(committed)} is committed")
+        self._bench.drop(f"release {label(committed)} is committed")
         if self._retry_at is None or time.monotonic() >= self._retry_at:
             self._build(committed, catch_up=True, look=False)
 
@@ -267,48 +263,20 @@ class Agent:
         if parked is not None:
             self._ready(release, parked, 0.0, catch_up=catch_up)
             return
-        # What is committed, or was, is served with whatever scope it has, and is only warmed up:
-        # nothing is to be in the way back.
-        proved = catch_up or release.back_to is not None
         size = self._live.size
         if not catch_up:
             # Sent before a line of the code runs: if that ends the process, it is known what did.
             self._link.send(protocol.Building(release.number, Step.BUILDING, 0, size))
-        build = BackgroundBuild(
-            self._live,
-            release.digest,
-            label(release),
-            self._ended_build,
-            grow=not proved,
-            look=look,
-            strict=not proved,
-            size=size,
-            on_look=self._link.wake,
-        )
-        self._building = (release, build, catch_up)
-
-    def _ended_build(self, build: BackgroundBuild) -> None:
-        """Called on the build's thread, or on the agent's if there is none for it."""
-        self._ended.put(build)
-        self._link.wake()
+        self._bench.build(release, catch_up=catch_up, look=look, size=size)
 
     def _attend(self) -> None:
         """Look after builds that ended, hang, or are to be tried again."""
         self._link.awake()
-        while True:
-            try:
-                build = self._ended.get_nowait()
-            except queue.Empty:
-                break
-            if self._building is not None and self._building[1] is build:
-                release, _, catch_up = self._building
-                self._building = None
-                self._conclude(release, build, catch_up)
-            elif build.generation is not None:
-                self._abandoned.ready(build.generation)
+        for one in self._bench.ended():
+            self._conclude(one.release, one.build, one.catch_up)
         now = time.monotonic()
-        self._parking.attend(now, self._prepared[1] if self._prepared else None)
-        self._abandoned.attend(now)
+        self._parking.attend(now, self._bench.prepared[1] if self._bench.prepared else None)
+        self._bench.attend(now)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             self._follow(self._directory.committed())
@@ -349,16 +317,17 @@ class Agent:
     def _ready(
         self, release: Release, generation: Generation, seconds: float, *, catch_up: bool
     ) -> None:
-        self._prepared = (release, generation)
+        self._bench.prepared = (release, generation)
         if catch_up:
             self._swap()
         else:
             self._link.send(protocol.Ready(release.number, seconds))
 
     def _swap(self) -> None:
-        if self._prepared is None:
+        prepared = self._bench.take()
+        if prepared is None:
             return
-        (release, generation), self._prepared = self._prepared, None
+        release, generation = prepared
         began = time.monotonic()
         self._parking.swap(release, generation, self._current)
         took = time.monotonic() - began
@@ -380,9 +349,9 @@ class Agent:
         """Tell the coordinator what is news."""
         for message in self._teller.news():
             self._link.send(message)
-        if self._building is not None and not self._building[2]:
-            release, build, _ = self._building
-            for told in self._teller.progress(release.number, build.progress):
+        building = self._bench.deploying
+        if building is not None:
+            for told in self._teller.progress(building.release.number, building.build.progress):
                 self._link.send(told)
 
     def _cancel(self, number: int) -> None:
@@ -403,24 +372,10 @@ class Agent:
         if self._current is not None and current is not None:
             self._link.send(protocol.Committed(self._current.number, current.number))
 
-    def _drop(self, reason: str) -> None:
-        """Discard what is prepared or being built."""
-        if self._prepared is not None:
-            (release, generation), self._prepared = self._prepared, None
-            self._abandoned.ready(generation)
-            self._log.info("release %s is discarded: %s", label(release), reason)
-        self._drop_build(reason)
-
-    def _drop_build(self, reason: str) -> None:
-        """Abandon the build that is under way, if there is one."""
-        if self._building is not None:
-            (release, build, _), self._building = self._building, None
-            self._abandoned.build(release, build, reason)
-
     def _patience(self) -> float:
         """How long nothing needs looking after, in seconds."""
-        moments = [self._health.due, *self._teller.due, *self._abandoned.due]
-        if self._building is not None and not self._building[2]:
+        moments = [self._health.due, *self._teller.due, *self._bench.due]
+        if self._bench.deploying is not None:
             moments.append(time.monotonic() + LOOK)
         if self._cancelling:
             moments.append(time.monotonic() + GLANCE)

@@ -852,7 +852,7 @@ def test_build_that_ends_while_the_coordinator_is_away(
     wait_until(builds, what="the build")
     worker.coordinator.close()
     gate.set()
-    wait_until(lambda: worker.agent._prepared is not None, what="it to be prepared")
+    wait_until(lambda: worker.agent._bench.prepared is not None, what="it to be prepared")
     worker.coordinator = FakeCoordinator(worker.directory)
     assert worker.coordinator.accept().expect(Hello).prepared == release(2)
 
