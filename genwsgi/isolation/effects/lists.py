@@ -75,13 +75,14 @@ class Lists(Record):
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self._noting = {name: _note(name) for name in _PLACES}
-        #: What it took out, and what the list was before.
-        self._removed: dict[str, tuple[list[Any], list[Any]]] = {}
+        #: What it took out, and the identities of all that the list had before: it is not to hold
+        #: what other generations have put there.
+        self._removed: dict[str, tuple[list[Any], list[int]]] = {}
         self.added: dict[str, list[Any]] = {name: [] for name in _PLACES}
 
     def changed(self, name: str, before: list[Any], now: list[Any]) -> None:
         """Note that the build has changed the list ``name``."""
-        removed = self._removed.setdefault(name, ([], before))[0]
+        removed = self._removed.setdefault(name, ([], list(map(id, before))))[0]
         for item in _more(now, before):
             if not _remove(removed, item):
                 self.added[name].append(item)
@@ -185,16 +186,16 @@ def _remove(items: list[Any], item: Any) -> bool:
     return False
 
 
-def _put_back(items: list[Any], removed: list[Any], before: list[Any]) -> None:
+def _put_back(items: list[Any], removed: list[Any], before: list[int]) -> None:
     """Insert what was ``removed`` and is not there, each after what it came after ``before``."""
-    missing = {id(item) for item in _more(removed, items)}
+    missing = {id(item): item for item in _more(removed, items)}
     after = 0
-    for item in before:
-        if id(item) in missing:
-            items.insert(after, item)
+    for one in before:
+        if one in missing:
+            items.insert(after, missing[one])
             after += 1
         else:
-            places = [index for index, other in enumerate(items) if other is item]
+            places = [index for index, other in enumerate(items) if id(other) == one]
             after = places[0] + 1 if places else after
 
 
