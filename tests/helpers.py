@@ -27,6 +27,17 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = ""
 
 
 @contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open nothing more for a while."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
     """Have the system cut all files of this process at ``size`` bytes, as a disk does that is full.
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from genwsgi.deploy import framing
 from genwsgi.deploy.control import Pause
+from genwsgi.deploy.problems import NO_MORE
 from genwsgi.deploy.protocol import Release
 from genwsgi.errors import ProtocolError, RunDirectoryError
 
@@ -29,6 +30,8 @@ class Records:
         self._releases = os.path.join(path, "releases")
         self._paused = os.path.join(path, "paused")
         self._restart = os.path.join(path, "restart")
+        # As it was when it could be read.
+        self._pause: Pause | None = None
 
     def committed(self) -> Release:
         """Return the committed release.
@@ -143,14 +146,19 @@ class Records:
         self._replace(self._releases, "".join(json.dumps(asdict(one)) + "\n" for one in releases))
 
     def paused(self) -> Pause | None:
-        """Why automatic orders are not taken; ``None``: they are."""
+        """Why automatic orders are not taken; ``None``: they are.
+
+        While the system has no descriptor to look with, it is as it was.
+        """
         try:
             with open(self._paused, "rb") as file:
-                return framing.read(Pause, file.read())
+                self._pause = framing.read(Pause, file.read())
         except FileNotFoundError:
-            return None
+            self._pause = None
         except (OSError, ProtocolError) as error:
-            return Pause(f"somebody ({error})", 0.0)
+            if not isinstance(error, OSError) or error.errno not in NO_MORE:
+                self._pause = Pause(f"somebody ({error})", 0.0)
+        return self._pause
 
     def pause(self, pause: Pause | None) -> None:
         """Take no automatic orders, or take them again.

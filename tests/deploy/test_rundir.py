@@ -15,7 +15,7 @@ from genwsgi.deploy.control import Pause
 from genwsgi.deploy.rundir import RunDirectory, hold, peer_uid
 from genwsgi.errors import RunDirectoryError
 from tests.deploy.real import directory, release, short
-from tests.helpers import no_file_larger_than
+from tests.helpers import no_file_larger_than, no_more_files
 
 __all__ = ["directory", "short"]
 
@@ -551,6 +551,15 @@ def test_a_pause_lasts_until_its_end(directory: RunDirectory) -> None:
     assert paused.by.startswith("somebody (")
     directory.pause(None)
     assert directory.paused() is None
+
+
+def test_a_pause_is_as_it_was_while_there_are_no_descriptors(directory: RunDirectory) -> None:
+    """That a file can't be opened for want of descriptors does not mean that there is a pause."""
+    for pause in (None, Pause("somebody", 1000.5)):
+        directory.pause(pause)
+        assert directory.paused() == pause
+        with no_more_files():
+            assert directory.paused() == pause
 
 
 def test_a_restart_is_asked_for_once(directory: RunDirectory) -> None:

@@ -11,13 +11,14 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import wait_until
 from tests.process import limits
-from tests.process.harness import Server, put, run_command, serving
+from tests.process.harness import Server, paced, put, run_command, serving
 from tests.process.limits import confined, inside
 from tests.process.load import Tally, load
 
@@ -334,9 +335,12 @@ def test_the_coordinator_runs_out_of_descriptors(host: Server, since: int) -> No
     """Deploys fail until it has some, and then the change that failed is deployed."""
     what = "The coordinator runs out of file descriptors"
     pid = host.coordinator()
-    highest = max(int(entry) for entry in os.listdir(f"/proc/{pid}/fd"))
+    # Some are open for a moment only.
+    seen = [{int(one) for one in os.listdir(f"/proc/{pid}/fd")} for _ in paced(10, 0.02)]
+    used = set.intersection(*seen)
+    free = next(number for number in count() if number not in used)
     with undisturbed(host):
-        with limited(pid, resource.RLIMIT_NOFILE, highest + 1):
+        with limited(pid, resource.RLIMIT_NOFILE, free):
             write(host, "next")
             say(host, what, since=since, last=1)
             wait_until(lambda: "failed: " in host.log()[since:], what="the outcome")
