@@ -121,8 +121,11 @@ class Performer:
 
     def sweep(self) -> None:
         """Remove the snapshots that nobody needs and that are not kept."""
-        if not self._directory.is_whole() or not self._directory.is_ours():
-            return  # what was there is still to be made again, or what is there is another's
+        try:
+            if not self._directory.is_whole() or not self._directory.is_ours():
+                return  # what was there is still to be made again, or what is there is another's
+        except OSError:
+            return  # it can't be seen
         store = self._source.store
         needed = self._decision.needed() | set(filter(store.has, self._kept.digests))
         if needed == self._swept:

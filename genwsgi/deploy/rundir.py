@@ -31,6 +31,7 @@ import struct
 import tempfile
 from typing import Final
 
+from genwsgi.deploy.problems import NO_MORE
 from genwsgi.deploy.records import UNFINISHED, Records
 from genwsgi.errors import RunDirectoryError
 
@@ -123,6 +124,8 @@ class RunDirectory(Records):
         """Whether the server that this process belongs to has the directory.
 
         Somebody may have deleted it, and started another server in its place.
+
+        :raises OSError: as :meth:`server`.
         """
         return self._master is None or self.server()[0] == self._master
 
@@ -243,13 +246,17 @@ class RunDirectory(Records):
         """The master's pid and the target of the server that made the directory, gone or not.
 
         ``None`` and nothing where they have not been written yet, or can't be read.
+
+        :raises OSError: the system has no descriptor, or no memory, to look with.
         """
         try:
             with open(self.lock, encoding="utf-8", errors="replace", opener=_at_once) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return None, ""
                 pid, _, serves = file.read(4096).partition("\n")
-        except OSError:
+        except OSError as error:
+            if error.errno in NO_MORE:
+                raise
             return None, ""
         # No larger than any pid can be (proc(5)), or the system would stumble over it.
         return int(pid) if pid.isdecimal() and len(pid) < 8 else None, serves.strip()

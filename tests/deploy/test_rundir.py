@@ -553,6 +553,13 @@ def test_a_pause_lasts_until_its_end(directory: RunDirectory) -> None:
     assert directory.paused() is None
 
 
+def test_whose_it_is_can_not_be_told_without_descriptors(directory: RunDirectory) -> None:
+    """For want of descriptors a directory is not taken for another server's."""
+    with no_more_files(), pytest.raises(OSError, match="Too many open files"):
+        directory.guard()
+    directory.guard()
+
+
 def test_a_pause_is_as_it_was_while_there_are_no_descriptors(directory: RunDirectory) -> None:
     """That a file can't be opened for want of descriptors does not mean that there is a pause."""
     for pause in (None, Pause("somebody", 1000.5)):
