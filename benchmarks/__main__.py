@@ -26,8 +26,8 @@ from benchmarks.cases import (
 from benchmarks.goals import GOALS
 from benchmarks.plan import Plan
 from benchmarks.plots import PLOTS
-from benchmarks.report import findings, regressions, render
-from benchmarks.results import Results
+from benchmarks.report import comparable, findings, regressions, render
+from benchmarks.results import Results, machine
 from benchmarks.section import Section
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,23 +110,37 @@ def write(results: Results, document: Path, folder: Path) -> None:
 
 
 def quick(names: Sequence[str], plan: Plan, path: Path) -> int:
-    """Measure little, print it, and return 1 if it is grossly worse than what ``path`` holds."""
-    results = Results.begin(Path("/nonexistent"))
-    measure(names, plan, results, None)
-    told = sections(results)
-    now = findings(told)
-    for section in told:
-        print(f"\n{section.title}")
-        for row in (section.head, *section.rows):
-            print("  ".join(cell.rjust(12) for cell in row))
-    known = findings(sections(Results.read(path)))
-    wrong = [line for lines in results.failures.values() for line in lines]
+    """Measure little, print it, and return 1 if it is grossly worse than what ``path`` holds.
+
+    What is worse is measured once more, and the better figures count: a machine may be busy for a
+    moment.  A failed request or a closed connection is never made good.
+    """
+    kept = Results.read(path)
+    known = comparable(findings(sections(kept)), kept.machine, machine())
+    now, wrong = _little(names, plan)
+    if regressions(now, known):
+        print("\nonce more, for something is worse")
+        again, more = _little(names, plan)
+        now = {name: GOALS[name].better(now.get(name, one), one) for name, one in again.items()}
+        wrong += more
     wrong += regressions(now, known)
     for name, figure in now.items():
         print(f"{GOALS[name].what}: {GOALS[name].shown(figure)}")
     for line in wrong:
         print(f"WORSE: {line}")
     return 1 if wrong else 0
+
+
+def _little(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], list[str]]:
+    """Measure little and print it; return the figures that have goals, and what failed."""
+    results = Results.begin(Path("/nonexistent"))
+    measure(names, plan, results, None)
+    told = sections(results)
+    for section in told:
+        print(f"\n{section.title}")
+        for row in (section.head, *section.rows):
+            print("  ".join(cell.rjust(12) for cell in row))
+    return findings(told), [line for lines in results.failures.values() for line in lines]
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -35,6 +35,10 @@ class Goal:
         """Return the limit with its unit, and which side of it is good."""
         return f"{'≥' if self.least else '≤'} {self.shown(self.limit)}"
 
+    def better(self, one: float, other: float) -> float:
+        """Return the better one of two figures; of two counts of what is wrong the worse one."""
+        return max(one, other) if self.least or self.unit == "n" else min(one, other)
+
     def grossly_worse(self, figure: float, known: float) -> bool:
         """Tell whether ``figure`` is worse than a known one by a factor of 2, or by more.
 

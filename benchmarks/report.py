@@ -35,6 +35,14 @@ def findings(sections: Sequence[Section]) -> dict[str, float]:
     return {name: found[name] for name in GOALS if name in found}
 
 
+def comparable(
+    figures: dict[str, float], there: dict[str, str], here: dict[str, str]
+) -> dict[str, float]:
+    """Return of what was measured ``there`` what is the same ``here``: no times of others."""
+    same = all(there.get(fact) == here.get(fact) for fact in ("processor", "processors"))
+    return {name: one for name, one in figures.items() if same or GOALS[name].unit != "ms"}
+
+
 def regressions(now: dict[str, float], known: dict[str, float]) -> list[str]:
     """Return, in words, what is grossly worse than what is known, or must never be."""
     found = []

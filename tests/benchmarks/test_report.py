@@ -8,7 +8,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.goals import GOALS, Goal
 from benchmarks.plots import PLOTS
-from benchmarks.report import findings, goals, place, regressions, render
+from benchmarks.report import comparable, findings, goals, place, regressions, render
 from benchmarks.results import Results, machine
 from benchmarks.section import table
 from tests.benchmarks.measured import MEASURED
@@ -50,6 +50,22 @@ def test_the_reason_stands_where_a_goal_is_missed_and_nowhere_else():
     assert text.count("**no** (1)") == 2
     assert reason not in goals(dict.fromkeys(missed, 1.0))
     assert "| yes |" in goals({"throughput flask": 1.0})
+
+
+def test_times_of_another_machine_are_not_compared():
+    """Ratios and counts are the same everywhere."""
+    figures = {"freshness flask": 60.0, "throughput flask": 1.0, "offences": 0.0}
+    here = {"processor": "fast", "processors": "2", "python": "3.13"}
+    assert comparable(figures, {**here, "python": "3.12"}, here) == figures
+    others = comparable(figures, {**here, "processor": "slow"}, here)
+    assert others.keys() == {"throughput flask", "offences"}
+
+
+def test_the_better_figure_counts_and_of_what_is_wrong_the_worse_one():
+    """A busy moment makes nothing a regression; a failed request is never made good."""
+    assert GOALS["freshness flask"].better(90.0, 60.0) == 60.0
+    assert GOALS["throughput flask"].better(0.5, 1.0) == 1.0
+    assert GOALS["offences"].better(1.0, 0.0) == 1.0
 
 
 def test_gross_regressions_are_told_and_small_ones_are_not():
