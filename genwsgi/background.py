@@ -31,7 +31,6 @@ PAUSE, GIVE_WAY = 0.001, 0.00001
 #: the next one, but not so long that a request would feel it, in seconds.
 PART, WORK_MOST = 0.1, 0.01
 
-
 #: How long a request waits, at most, until a build gives it the interpreter's lock, in seconds.  It
 #: does so each time that it has waited for something else, and Python's own 5 ms add up.
 SWITCH = 0.0005

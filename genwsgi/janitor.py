@@ -42,8 +42,6 @@ GLANCE = 0.002
 #: What is not gone then is collected once more after this time, in seconds, and only then searched
 #: for a holder: finalizers have run, and whoever was just looking at it has ended.
 GRACE = 0.3
-
-
 #: When a generation that is held is looked at again: first, and at most, after so many seconds.
 #: Each time it is twice as long.
 AGAIN = (5.0, 3600.0)

@@ -1,8 +1,8 @@
 """What an event of watchdog means for the change under way, and for the watches.
 
 A write is incomplete until the file is closed or renamed into place, where the system tells of
-that, which inotify alone does; a deleted file is incomplete
-too, since many programs delete what they are about to write anew.
+that, which inotify alone does; a deleted file is incomplete too, since many programs delete what
+they are about to write anew.
 """
 
 from __future__ import annotations

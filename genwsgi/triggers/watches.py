@@ -3,8 +3,8 @@
 Each watch that watchdog schedules is a thread (and with watchdog 6 an inotify instance, of which a
 user has 128), so a tree gets one recursive watch and not one for each directory that isn't ignored:
 what happens in ``.git`` or ``node_modules`` arrives and is thrown away, and may be so much that the
-system loses events (see :mod:`genwsgi.triggers.flood`).  An observer that polls
-would read these directories each time; it is given a listing that leaves them out.
+system loses events (see :mod:`genwsgi.triggers.flood`).  An observer that polls would read these
+directories each time; it is given a listing that leaves them out.
 """
 
 from __future__ import annotations
