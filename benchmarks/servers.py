@@ -34,9 +34,11 @@ class Running(Protocol):
     """A server that serves a subject.
 
     :ivar port: where it listens.
+    :ivar rest: how long after a deploy the next one has to be left, in seconds.
     """
 
     port: int
+    rest: float
 
     def deploy(self, version: str) -> None:
         """Write new code and have the server take it; doesn't wait for that."""
@@ -53,6 +55,8 @@ class Ours:
 
     :ivar server: the command, as the tests start it.
     """
+
+    rest = 0.0
 
     def __init__(self, server: harness.Server, subject: Subject) -> None:
         self.server = server
@@ -104,8 +108,10 @@ class Theirs:
         count: int,
         port: int,
         tell: Callable[[Theirs], object],
+        rest: float,
     ) -> None:
         self.port = port
+        self.rest = rest
         self.root = root
         self._subject, self._booted, self._count, self._tell = subject, booted, count, tell
         self._expected = count
@@ -189,6 +195,7 @@ class Kind:
 
     :ivar package: what has to be installed for it.
     :ivar ours: options of genwsgi's; ``None``: it is somebody else's.
+    :ivar rest: how long after a deploy the next one has to be left, in seconds.
     """
 
     name: str
@@ -198,6 +205,7 @@ class Kind:
     target: Callable[[str], list[str]] = lambda target: [target]
     booted: str = ""
     tell: Callable[[Theirs], object] = hang_up
+    rest: float = 0.0
 
     @property
     def version(self) -> str | None:
@@ -258,6 +266,8 @@ KINDS = {
             lambda target: [f"--module={target}"],
             r"WSGI app 0 .* ready in",
             touch,
+            # It looks once a second, and passes over what is touched until its reload has ended.
+            3.0,
         ),
         Kind("granian, HUP", "granian", None, _granian, booted="Started worker"),
     )
@@ -306,7 +316,7 @@ def serving(
         port = listener.getsockname()[1]
     (root / "reload").touch()
     command = [*kind.command(port, workers), *kind.target(subject.target)]
-    running = Theirs(root, subject, command, kind.booted, workers, port, kind.tell)
+    running = Theirs(root, subject, command, kind.booted, workers, port, kind.tell, kind.rest)
     try:
         running.wait_ready()
         yield running

@@ -76,7 +76,7 @@ def _measure(plan: Plan, kind: Kind, subject: Subject, many: int) -> dict[str, l
         visiting(running.port, "/", RATE, 8) as visit,
     ):
         for number in range(1, many + 1):
-            pause(0.5)
+            pause(max(0.5, running.rest))
             written = time.monotonic()
             running.deploy(f"v{number}")
             first.append(visit.wait_for(f"v{number}", 120) - written)

@@ -49,7 +49,7 @@ def _measure(plan: Plan, kind: Kind, subject: Subject) -> dict[str, Any]:
                 running.deploy(version)
                 deploys.append(busy.wait_for(version, 120) - written)
                 running.wait_deployed()
-                pause(max(0.2, written + EVERY - time.monotonic()))
+                pause(max(0.2, running.rest, written + EVERY - time.monotonic()))
     return {"quiet": quiet.to_json(), "busy": busy.to_json(), "deploys": deploys}
 
 
