@@ -15,8 +15,8 @@ NAMES = {"uwsgi": "uWSGI", "flask": "Flask", "django": "Django", "python": "CPyt
 #: What the report names that need not be installed.
 PEERS = ("gunicorn", "gevent", "uwsgi", "granian")
 
-#: A machine is quiet as long as it had less to do than this before the run.
-QUIET = 0.5
+#: A machine is quiet if it had less to do than this before the run: half of two processors.
+QUIET = 1.0
 
 BEGIN = """\
 # Performance
@@ -81,11 +81,8 @@ def place(results: Results) -> str:
     missing = [NAMES.get(name, name) for name in PEERS if name not in results.machine]
     if missing:
         text += f" Not installed, and so not compared: {', '.join(missing)}."
-    if results.load >= QUIET:
-        text += (
-            f" The machine was **not quiet**: its load average was {results.load:.1f} as it began,"
-            " so the times mean little."
-        )
+    text += f" As it began the machine's load average was {results.load:.2f}"
+    text += ": it was **not quiet**, so the times mean little." if results.load >= QUIET else "."
     return textwrap.fill(text, 98, break_on_hyphens=False) + "\n"
 
 

@@ -96,7 +96,8 @@ def test_a_report_has_the_machine_every_goal_and_every_section(results):
 def test_a_busy_machine_is_told():
     """A machine that had other things to do when the run began is said to have had them."""
     assert "quiet" not in place(Results(machine=MACHINE, load=0.1))
-    assert "load average was 3.0" in " ".join(place(Results(machine=MACHINE, load=3.0)).split())
+    told = " ".join(place(Results(machine=MACHINE, load=3.0)).split())
+    assert "load average was 3.00: it was **not quiet**" in told
 
 
 def test_a_table_has_its_figures_to_the_right():
