@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,3 +51,27 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def handler_of_all() -> Iterator[tuple[threading.Event, threading.Lock]]:
+    """A log handler of "gw-shared", as all code has it: set when it is asked, and its lock."""
+    asked, free = threading.Event(), threading.Lock()
+
+    class Handler(logging.NullHandler):
+        # As in logging before Python 3.13.
+        def handle(self, record: logging.LogRecord) -> bool:
+            asked.set()
+            free.acquire()
+            try:
+                return True
+            finally:
+                free.release()
+
+    logger, handler = logging.getLogger("gw-shared"), Handler()
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        yield asked, free
+    finally:
+        logger.removeHandler(handler)

@@ -30,6 +30,7 @@ from genwsgi.app import GenerationalApp
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import BuildError, GenwsgiError, TargetError, VerificationError
+from genwsgi.triggers.reading import Reader
 from tests.helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -336,15 +337,25 @@ def test_watch_picks_up_an_edit(make: Make, tmp_path: Path) -> None:
     wait_until(lambda: call(app) == "v2", what="the edit")
 
 
-def test_watch_misses_no_edit_made_during_the_first_build(make: Make, tmp_path: Path) -> None:
+def test_watch_misses_no_edit_made_during_the_first_build(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is edited after the first snapshot, before the constructor returns, is deployed."""
+    seen, really = threading.Event(), Reader.note
+
+    def note(self: Reader, *args: Any) -> None:
+        really(self, *args)
+        seen.set()
+
+    monkeypatch.setattr(Reader, "note", note)
+    monkeypatch.setattr("builtins.seen", seen, raising=False)
     later = CODE.format(version="v2")
     code = (
         "import os\n"
         f"with open({str(tmp_path / 'webapp.new')!r}, 'w') as file:\n    file.write({later!r})\n"
         f"os.replace({str(tmp_path / 'webapp.new')!r}, __file__)\n"
-        # So slow to import that the watch has seen the edit long before.
-        "import time\ntime.sleep(0.3)\n" + CODE.format(version="v1")
+        # Imported as long as the watch has not seen the edit.
+        "seen.wait(20)\n" + CODE.format(version="v1")
     )
     put(tmp_path, "", code)
     app = make(watch=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -16,8 +15,9 @@ from genwsgi import background
 from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild, BackgroundDiscard
 from genwsgi.build import tear_down
 from genwsgi.errors import BuildError, NoThreadError
+from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import State
-from tests.helpers import wait_until
+from tests.helpers import handler_of_all, wait_until
 from tests.isolation.fixtures import site
 from tests.isolation.sources import Site, write
 
@@ -27,6 +27,15 @@ __all__ = ["site"]
 def start_build(site: Site) -> tuple[BackgroundBuild, threading.Event]:
     done = threading.Event()
     return BackgroundBuild(site.live, site.take(), "test", lambda build: done.set()), done
+
+
+def built(site: Site) -> Generation:
+    """A ready generation of an application that has nothing of its own."""
+    site.write(shop="")
+    build, done = start_build(site)
+    assert done.wait(10)
+    assert build.generation is not None
+    return build.generation
 
 
 def test_background_build(site: Site) -> None:
@@ -156,21 +165,6 @@ def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
     """A build that is given up while it waits to log, as all versions of the code do by the same
     handler, leaves that free.
     """
-    asks, free = threading.Event(), threading.Lock()
-
-    class Handler(logging.NullHandler):
-        # As in logging before Python 3.13.
-        def handle(self, record: logging.LogRecord) -> bool:
-            asks.set()
-            free.acquire()
-            try:
-                return True
-            finally:
-                free.release()
-
-    logger, handler = logging.getLogger("gw-shared"), Handler()
-    logger.propagate = False
-    logger.addHandler(handler)
     site.write(
         shop="""
             import logging
@@ -180,7 +174,7 @@ def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
                     len("")
         """
     )
-    try:
+    with handler_of_all() as (asks, free):
         with free:
             build, _ = start_build(site)
             assert asks.wait(10)
@@ -188,8 +182,6 @@ def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
             build._thread.join(0.05)
         wait_until(lambda: not build.running, what="the build has stopped")
         assert free.acquire(timeout=10)
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_abandoned_when_just_ready(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,11 +358,7 @@ def test_discard_that_breaks_down_is_logged(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its traceback, and that is all."""
-    site.write(shop="")
-    build, done = start_build(site)
-    assert done.wait(10)
-    generation = build.generation
-    assert generation is not None
+    generation = built(site)
     with monkeypatch.context() as patch:
         patch.setattr(site.live, "discard", {}.__getitem__)
         discard = BackgroundDiscard(site.live, generation)
@@ -385,11 +373,7 @@ def test_discard_that_no_thread_is_left_for(site: Site, monkeypatch: pytest.Monk
     def refuse(_self: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    site.write(shop="")
-    build, done = start_build(site)
-    assert done.wait(10)
-    generation = build.generation
-    assert generation is not None
+    generation = built(site)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert not BackgroundDiscard(site.live, generation).running

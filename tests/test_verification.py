@@ -13,7 +13,7 @@ from genwsgi.background import BackgroundBuild
 from genwsgi.errors import BuildAbandoned, OptionError, VerificationError
 from genwsgi.generations.lifecycle import State
 from genwsgi.verification import SHOWN, Expected, Verification, expected
-from tests.helpers import wait_until
+from tests.helpers import handler_of_all, wait_until
 from tests.isolation.fixtures import process, site
 from tests.isolation.sources import Site
 
@@ -242,27 +242,11 @@ def check():
 
 def test_a_check_that_waits_for_a_handler_leaves_it_free(site: Site) -> None:
     """A check that is given up while it waits for a lock of shared code gives that back."""
-    free = threading.Lock()
-
-    class Handler(logging.NullHandler):
-        # As in logging before Python 3.13.
-        def handle(self, record: logging.LogRecord) -> bool:
-            free.acquire()
-            try:
-                return True
-            finally:
-                free.release()
-
-    logger, handler = logging.getLogger("gw-shared"), Handler()
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
+    with handler_of_all() as (_, free):
         with free:
             assert "has not ended within" in str(refused(site, more=LOCKED, timeout=0.1))
         wait_until(lambda: not _alive(["genwsgi-verify the check check"]), what="its end")
         assert free.acquire(timeout=10)
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_progress_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

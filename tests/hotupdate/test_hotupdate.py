@@ -26,6 +26,19 @@ from tests.process.harness import put
 NOWHERE = "amqp://127.0.0.1:1/"
 
 
+def run(code: str) -> str:
+    """Run a program to its end, which is a good one; return what it has printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_no_source(program: Program) -> None:
     """Without any source of updates the one line is an error of one line."""
     with pytest.raises(OptionError, match="nothing tells of new code: give url="):
@@ -326,17 +339,10 @@ def test_fork(program: Program) -> None:
         fields=str(program.root / program.name / "fields.py"),
         url=NOWHERE,
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "child done" in done.stdout
-    assert "parent done" in done.stdout
-    assert done.stdout.count("hotupdate: forked: call auto_reload_module()") == 1
+    told = run(code)
+    assert "child done" in told
+    assert "parent done" in told
+    assert told.count("hotupdate: forked: call auto_reload_module()") == 1
 
 
 FORKING_A_WATCH = """
@@ -377,16 +383,9 @@ def test_fork_while_files_are_watched(program: Program, tmp_path: Path) -> None:
         fields=str(program.root / program.name / "fields.py"),
         release=str(release),
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "genwsgi-hotupdate" in done.stdout
-    assert "genwsgi-watch" not in done.stdout
+    told = run(code)
+    assert "genwsgi-hotupdate" in told
+    assert "genwsgi-watch" not in told
 
 
 SPAWNING = """
