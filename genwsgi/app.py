@@ -23,7 +23,7 @@ from genwsgi.errors import GenwsgiError
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import ScopeRules
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.target import parse
 from genwsgi.triggers.amqp.alone import Orders

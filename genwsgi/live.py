@@ -28,7 +28,7 @@ from genwsgi.hooks import hand_over
 from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.modules import ModuleTable
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.janitor import Held, Janitor
 from genwsgi.keeping import kept
 from genwsgi.steps import step

@@ -24,7 +24,7 @@ from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import Cancel, Cancelled, Generations, Outcome, Tell
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 
 #: How long a status waits for the workers to say how they stand, in seconds.
 TELL_WITHIN = 0.5

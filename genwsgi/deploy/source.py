@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from genwsgi.deploy.protocol import Release
 from genwsgi.errors import OrderError, SnapshotError
 from genwsgi.isolation.scope import Addition, Package, Scope, ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Snapshot, Store
+from genwsgi.isolation.snapshot import Snapshot
+from genwsgi.isolation.store import Store
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Source:
         :param path: folders that come before all others, the newest first.
         :param modules: dotted names of what has to be found.
         :param asked: the one of ``path`` in which there has to be something.
-        :param on_file: see :meth:`~genwsgi.isolation.snapshot.Store.take`.
+        :param on_file: see :meth:`~genwsgi.isolation.store.Store.take`.
         :raises OrderError: that is not so.
         """
         known = self.store.open(committed) if committed is not None else None

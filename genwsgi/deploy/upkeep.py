@@ -16,7 +16,7 @@ from genwsgi.deploy.problems import NO_DESCRIPTORS, ProblemBook, explained
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import RunDirectoryError
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 
 #: Between two looks, in seconds.
 LOOK: Final = 2.0

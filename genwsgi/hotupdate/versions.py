@@ -37,7 +37,7 @@ from genwsgi.isolation import adopted, asking, effects, imports, lookup
 from genwsgi.isolation.effects import Effects, effects_of
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.originals import OriginalTable
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.isolation.view import real
 from genwsgi.janitor import Held, Janitor
 from genwsgi.verification import Verification

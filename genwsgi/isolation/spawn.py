@@ -52,7 +52,7 @@ class _Inheritance:
 
         heirlooms = [
             (
-                table.snapshot.store.path,
+                table.snapshot.store,
                 table.snapshot.digest,
                 table.generation.number,
                 table.generation.release,

@@ -10,7 +10,7 @@ from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports, view
 from genwsgi.isolation.modules import ModuleTable
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 
 
 def begin(heirlooms: list[tuple[str, str, int, str, Any]]) -> None:

@@ -22,7 +22,7 @@ from genwsgi.deploy.problems import explained
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import GenwsgiError, RunDirectoryError
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server import memory, restart
 from genwsgi.server.arbiter import GenwsgiArbiter

@@ -20,7 +20,7 @@ from genwsgi.deploy.server import CoordinatorServer
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, RunDirectoryError
 from genwsgi.isolation.scope import ScopeRules
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.server.jsonlines import with_json
 from genwsgi.server.logs import join_error_log
 from genwsgi.server.systemd import mouth

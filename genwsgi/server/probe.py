@@ -26,7 +26,7 @@ from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, ScopeError
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.scope import Addition
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server.child import ChildError, die_with, run_in_child
 from genwsgi.server.logs import NAME as LOGGER

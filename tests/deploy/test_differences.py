@@ -10,7 +10,8 @@ from genwsgi.deploy import differences
 from genwsgi.deploy.differences import Differences, compare
 from genwsgi.deploy.source import Source
 from genwsgi.isolation.scope import ScopeRules
-from genwsgi.isolation.snapshot import Snapshot, Store
+from genwsgi.isolation.snapshot import Snapshot
+from genwsgi.isolation.store import Store
 
 
 @pytest.fixture

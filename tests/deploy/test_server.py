@@ -47,7 +47,7 @@ from genwsgi.deploy.source import Reading, Source
 from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.scope import Addition, ScopeRules
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, release, short
 from tests.helpers import wait_until
 
@@ -58,7 +58,7 @@ WORKER = """\
 import logging, os, sys
 from genwsgi.deploy.agent import Agent
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.target import parse
 

@@ -11,7 +11,7 @@ from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.source import Source
 from genwsgi.errors import OrderError, SnapshotError, SourceError, TargetError
 from genwsgi.isolation.scope import Addition, Scope, ScopeRules
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.isolation.sources import write
 
 

@@ -19,7 +19,7 @@ from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.upkeep import Upkeep
 from genwsgi.isolation.scope import ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 
 LOG = logging.getLogger("tests.upkeep")
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -11,7 +11,7 @@ from typing import Any
 from genwsgi.errors import ScopeError
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.scope import Addition, ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.target import parse
 

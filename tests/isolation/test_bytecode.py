@@ -9,7 +9,7 @@ import pytest
 
 from genwsgi.isolation.bytecode import cached
 from genwsgi.isolation.scope import Addition, ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.isolation.sources import write
 
 MODES = py_compile.PycInvalidationMode

@@ -12,7 +12,7 @@ from genwsgi.isolation import imports
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.originals import within
 from genwsgi.isolation.scope import Package, Scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.isolation.sources import write
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.helpers import wait_until
 from tests.process.harness import Server, put, serving
 from tests.process.load import Tally, load

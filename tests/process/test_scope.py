@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, run_command, serving
 from tests.process.load import load

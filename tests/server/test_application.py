@@ -21,7 +21,7 @@ from gunicorn.errors import AppImportError
 from genwsgi.deploy.notices import places
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, GenwsgiError, RunDirectoryError, TargetError
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.server import application
 from genwsgi.server.application import GenwsgiApplication
 from genwsgi.server.coordinator import make_source

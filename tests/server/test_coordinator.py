@@ -18,7 +18,7 @@ from gunicorn.config import Config
 from genwsgi.deploy.protocol import Release
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.deploy.server import CoordinatorServer
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.server import coordinator
 from genwsgi.server.coordinator import LOG_SETTINGS, main, make_source
 from tests.helpers import wait_until

@@ -18,7 +18,7 @@ import pytest
 from genwsgi.deploy.source import Source
 from genwsgi.errors import BuildError, ScopeError, TargetError
 from genwsgi.isolation.scope import Addition
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.server import probe
 from genwsgi.server.application import GenwsgiApplication

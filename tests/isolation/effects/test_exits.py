@@ -62,7 +62,7 @@ def test_at_the_process_s_end(tmp_path: Path) -> None:
     write(tmp_path, {"src/shop.py": "import atexit\natexit.register(print, 'bye')\napp = dict\n"})
     program = """
 from genwsgi.isolation.scope import ScopeRules, find_scope
-from genwsgi.isolation.snapshot import Store
+from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
 from genwsgi.target import parse
 store = Store("store")
