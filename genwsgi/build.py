@@ -20,14 +20,7 @@ from genwsgi.errors import (
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event
 from genwsgi.isolation import imports
-from genwsgi.isolation.effects import (
-    Effects,
-    effects_of,
-    forget_cached,
-    forget_overloads,
-    forget_types,
-    plain_names,
-)
+from genwsgi.isolation.effects import Effects, effects_of, forget
 from genwsgi.isolation.growth import Findings, Growth, Verdict, blame, examine
 from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.scope import Addition
@@ -165,14 +158,11 @@ def tear_down(generation: Generation, event: Event | None = None) -> None:
     table = generation.modules
     # Nothing is left to do if an earlier teardown came as far as this.
     if isinstance(table, ModuleTable):
-        plain_names(list(table.modules.values()))
-        forget_cached(table.builtins, table.modules)
+        forget(table.builtins, table.modules)
         table.close()
         # Whatever code is left asks a closed table, and not another generation's.
         generation.modules = EndedTable(table)
         imports.closed(table)
-        forget_overloads(table.builtins)
-        forget_types()
 
 
 def _make(target: Target, table: ModuleTable, factory: bool | None) -> Callable[..., object]:

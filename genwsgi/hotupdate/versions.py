@@ -172,7 +172,7 @@ class Versions:
             kept.built()
             Verification().run(generation, on_check)
         except (BuildAbandoned, KeyboardInterrupt):
-            tear_down(generation, Event.FAILED)
+            self._drop(generation, Event.FAILED, "has failed")
             raise
         except (SnapshotError, VerificationError) as error:
             failure = error.with_traceback(None)
@@ -183,7 +183,7 @@ class Versions:
             generation.advance(Event.BUILT)
             return generation
         # Raised out here, so that no traceback keeps the failed version's modules.
-        tear_down(generation, Event.FAILED)
+        self._drop(generation, Event.FAILED, "has failed")
         failure.__context__ = failure.__cause__ = None
         raise failure
 
@@ -193,7 +193,7 @@ class Versions:
 
     def discard(self, generation: Generation) -> None:
         """Drop a ready version that will not go live."""
-        tear_down(generation, Event.DISCARDED)
+        self._drop(generation, Event.DISCARDED, "was discarded")
 
     def swap(self, generation: Generation, digest: str, names: Iterable[str]) -> Version:
         """Make a version the current one and return the one it replaces."""
@@ -268,6 +268,10 @@ class Versions:
             imports.uninstall(self._provide)
             adopted.release()
 
+    def _drop(self, generation: Generation, event: Event, end: str) -> None:
+        tear_down(generation, event)
+        self._janitor.follow(generation, end)
+
     def _places(self, generations: Collection[Generation]) -> dict[Generation, str]:
         own = {thread.ident or 0 for one in generations for thread in _threads_of(one)}
         return self._suspended.places(generations, own)
@@ -289,6 +293,9 @@ def _let_go(generation: Generation) -> None:
     if kept is not None:
         kept.retire(generation.run)
     generation.forget_contexts()
+    table = generation.modules
+    if isinstance(table, ModuleTable):
+        effects.forget(table.builtins, table.modules)
 
 
 def _in_use(waiting: Collection[Generation]) -> dict[Generation, list[str]]:

@@ -12,6 +12,7 @@ import pytest
 
 from genwsgi import hotupdate
 from genwsgi.generations.generation import Generation
+from genwsgi.isolation import lookup
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program
 
@@ -189,6 +190,48 @@ def test_old_versions_are_collected(program: Program) -> None:
     import atexit
 
     atexit.unregister(ended.append)
+
+
+def test_the_standard_library_keeps_no_old_version(program: Program) -> None:
+    """What it caches of a version's objects, or registers by their modules, goes with the version.
+
+    A build that fails is gone as well.
+    """
+    program.write(
+        {
+            "NAME/rules.py": """
+                import typing
+                import urllib.parse
+                from NAME.fields import VERSION
+                class Text(str):
+                    def rule(self): return Rule
+                class Rule: pass
+                @typing.overload
+                def parse(one: int) -> int: ...
+                @typing.overload
+                def parse(one: str) -> str: ...
+                def parse(one): return one
+                urllib.parse.urlsplit(Text("http://site/page"))
+                Either = typing.Optional[Rule]
+                if VERSION == 5:
+                    raise LookupError
+                """
+        }
+    )
+    rules = program.load("NAME.rules")
+    references = []
+    for number in range(2, 5):
+        program.write({"NAME/fields.py": f"VERSION = {number}\n"})
+        assert program.update("NAME.fields").outcome == "committed"
+        references.append(weakref.ref(rules.Rule))
+    wait_until(
+        lambda: [reference() is None for reference in references] == [True, True, False],
+        what="the old ones are collected",
+    )
+    program.write({"NAME/fields.py": "VERSION = 5\n"})
+    tables = len(lookup.living)
+    assert program.update("NAME.fields").outcome == "failed"
+    wait_until(lambda: len(lookup.living) == tables, what="the failed one is collected")
 
 
 def test_version_lives_as_long_as_its_pin(program: Program) -> None:

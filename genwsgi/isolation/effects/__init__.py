@@ -21,18 +21,16 @@ from genwsgi.isolation.effects.book import (
     shared_import_ended,
     uninstall,
 )
-from genwsgi.isolation.effects.caches import forget_cached
-from genwsgi.isolation.effects.typings import forget_overloads, forget_types, plain_names
+from genwsgi.isolation.effects.forgetting import forget
+from genwsgi.isolation.effects.typings import forget_types
 
 __all__ = [
     "Effects",
     "effects_of",
-    "forget_cached",
-    "forget_overloads",
+    "forget",
     "forget_types",
     "importing_shared",
     "install",
-    "plain_names",
     "shared_import_begins",
     "shared_import_ended",
     "uninstall",
