@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, RunDirectoryError, ScopeError, SnapshotError
 from genwsgi.generations.counts import GenerationCounts, Tally
 from genwsgi.generations.status import GenerationStatus
+from genwsgi.interrupt import where
 from genwsgi.isolation.scope import Addition
 from tests.deploy.real import DEADLINE, LOG, Connection, directory, in_thread, release, short
 from tests.helpers import wait_until
@@ -93,8 +95,10 @@ class FakeLive:
 
     def drained(self) -> tuple[float, ...]:
         """What a test says, once."""
-        drains, self.drains = self.drains, []
-        return tuple(drains)
+        # What the test adds at this moment is not lost.
+        drains = tuple(self.drains)
+        del self.drains[: len(drains)]
+        return drains
 
     def status(self) -> tuple[GenerationStatus, ...]:
         """What a test says."""
@@ -250,9 +254,44 @@ def waits_for(gate: threading.Event) -> Callable[[Callable[[int], None]], None]:
     return wait
 
 
+#: Where such a build hangs, as a stack has it.
+HANGS = "gate.wait(2 * DEADLINE)"
+
+
+def hanging(name: str) -> bool:
+    """Whether the thread ``name`` has come to where it waits for a gate."""
+    return any(HANGS in where(one) for one in threading.enumerate() if one.name == name)
+
+
+@contextlib.contextmanager
+def held_up(words: str, until: Callable[[], bool]) -> Iterator[threading.Event]:
+    """The agent goes on from where it logs ``words`` when ``until()``; set when it is there."""
+    heard = threading.Event()
+
+    class Handler(logging.Handler):
+        """Holds the agent's thread up."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Wait."""
+            if words in record.getMessage():
+                heard.set()
+                wait_until(until, what=f"what is waited for at {words!r}")
+
+    handler = Handler()
+    LOG.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        LOG.removeHandler(handler)
+
+
 @pytest.fixture
-def worker(directory: RunDirectory) -> Iterator[Worker]:
-    """A worker that is not started, with a fake application and a fake coordinator."""
+def worker(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    """A worker that is not started, with a fake application and a fake coordinator.
+
+    However slow the machine is, what has failed is not tried again before a test says so.
+    """
+    monkeypatch.setattr(module, "RETRY", 10 * DEADLINE)
     made = Worker(directory)
     yield made
     made.close()
@@ -470,13 +509,16 @@ def test_parked_generation_is_let_go_in_time(
 ) -> None:
     """When its time is over it is let go, but not between the Prepare and the Commit of it."""
     monkeypatch.setattr("genwsgi.deploy.parking.AGAIN", 0.05)
-    worker = Worker(directory, probation=0.3, park=True)
+    worker = Worker(directory, probation=0.05, park=True)
     try:
         connection = worker.start()
-        deploy(worker, connection, 2)
-        back = dataclasses.replace(release(3, "code1"), back_to=1)
-        connection.send(Prepare(back))
+        connection.send(Prepare(release(2)))
         connection.expect(Ready)
+        worker.directory.record(release(2))
+        back = dataclasses.replace(release(3, "code1"), back_to=1)
+        # Both at once: between them its time could be over.
+        connection.send(Commit(2), Prepare(back))
+        connection.expect(Committed, Ready)
         until = worker.agent._parking.until
         assert until is not None
         wait_until(lambda: (worker.agent._parking.until or 0.0) > until + 0.1, what="two looks")
@@ -497,7 +539,7 @@ def test_requests_are_told_of(worker: Worker, monkeypatch: pytest.MonkeyPatch) -
     two = GenerationCounts(2, "2-code2", Tally(1))
     worker.live.counted = (one, two)
     assert connection.expect(Counts) == Counts(os.getpid(), (two,))
-    worker.live.drains = [0.5, 1.5]
+    worker.live.drains += [0.5, 1.5]
     assert connection.expect(Counts) == Counts(os.getpid(), (), 0.0, (0.5, 1.5))
 
 
@@ -560,8 +602,10 @@ def test_abort_of_another_release_is_not_for_what_is_prepared(worker: Worker) ->
     connection = worker.start()
     connection.send(Prepare(release(3)))
     connection.expect(Ready)
-    connection.send(Abort(2, "late"), Commit(1))
-    connection.expect(Committed)
+    worker.directory.record(release(3))
+    connection.send(Abort(2, "late"), Commit(3))
+    assert connection.expect(Committed) == Committed(3, 2)
+    assert worker.live.begun == ["1-code1", "3-code3"]
     assert not worker.live.discarded
 
 
@@ -689,11 +733,11 @@ def test_log_says_where_an_abandoned_build_hangs(
     worker.live.codes["code2"] = waits_for(gate)
     connection = worker.start()
     connection.send(Prepare(release(2)))
-    wait_until(builds, what="the build")
+    wait_until(lambda: hanging("genwsgi-build 2-code2"), what="the build to hang")
     connection.send(Abort(2, "it took too long"))
     message = "the abandoned build of release 2-code2 does not stop; it is at\n"
     wait_until(lambda: message in caplog.text, what="the log")
-    assert "gate.wait(2 * DEADLINE)" in caplog.text.partition(message)[2]
+    assert HANGS in caplog.text.partition(message)[2]
     gate.set()
     wait_until(lambda: not builds(), what="the end of the build")
     connection.send(Commit(1))
@@ -714,11 +758,14 @@ def test_log_says_where_a_discard_hangs(
     connection = worker.start()
     connection.send(Prepare(release(2)))
     connection.expect(Ready)
-    connection.send(Abort(2, "worker 7 failed"), Prepare(release(3)))
-    assert connection.expect(Ready).release == 3
+    # It is there before the agent looks where it is.
+    at_its_end = partial(hanging, "genwsgi-discard 2-code2")
+    with held_up("release 2-code2 is discarded", at_its_end):
+        connection.send(Abort(2, "worker 7 failed"), Prepare(release(3)))
+        assert connection.expect(Ready).release == 3
     message = "what release 2-code2 does at its end does not stop; it is at\n"
     wait_until(lambda: message in caplog.text, what="the log")
-    assert "gate.wait(2 * DEADLINE)" in caplog.text.partition(message)[2]
+    assert HANGS in caplog.text.partition(message)[2]
     gate.set()
 
 
@@ -748,30 +795,15 @@ def test_newer_prepare_replaces_the_build_under_way(worker: Worker) -> None:
 
 def test_build_that_ends_as_it_is_abandoned(worker: Worker, gate: threading.Event) -> None:
     """A generation that was ready a moment before its abort was heard is discarded as well."""
-    heard = threading.Event()
-
-    class Handler(logging.Handler):
-        """Holds the agent's thread up."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            """Wait until the build has ended."""
-            if "not for workers" in record.getMessage():
-                heard.set()
-                wait_until(lambda: not builds(), what="the end of the build")
-
     worker.live.codes["code2"] = waits_for(gate)
     connection = worker.start()
     connection.send(Prepare(release(2)))
     wait_until(builds, what="the build")
-    handler = Handler()
-    LOG.addHandler(handler)
-    try:
+    with held_up("not for workers", lambda: not builds()) as heard:
         connection.send(StatusRequest(), Abort(2, "late"))
         assert heard.wait(DEADLINE)
         gate.set()
         wait_until(lambda: worker.live.discarded == ["2-code2"], what="the discarded generation")
-    finally:
-        LOG.removeHandler(handler)
     connection.send(Commit(1))
     connection.expect(Committed)
     assert connection.quiet()
@@ -913,8 +945,9 @@ def test_connection_that_is_reset_while_the_agent_speaks(
     """An answer that can't be sent any more is not lost: the next Hello says it."""
     worker.live.codes["code2"] = waits_for(gate)
     connection = worker.start()
-    connection.send(Prepare(release(2)))
-    wait_until(builds, what="the build")
+    # Of its look at the scope there would be something to say before it is ready.
+    connection.send(Prepare(release(2), look=False))
+    connection.expect(Building, Building)  # and no more until then
     # It can still be read from, but not written to.
     connection._socket.shutdown(socket.SHUT_RD)
     gate.set()

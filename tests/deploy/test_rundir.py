@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,7 @@ def test_directory_in_use_by_a_worker_alone(short: str) -> None:
         "from genwsgi.deploy.rundir import RunDirectory",
         f"RunDirectory.create({place!r})",
         "if os.fork(): os._exit(0)",
-        "print('worker', flush=True)",
+        "print(os.getpid(), flush=True)",
         "sys.stdin.read()",
     )
     process = subprocess.Popen(
@@ -262,11 +263,13 @@ def test_directory_in_use_by_a_worker_alone(short: str) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     with process:
-        assert process.stdout.readline() == b"worker\n"
+        worker = os.pidfd_open(int(process.stdout.readline()))
         assert process.wait(10) == 0
         assert f"(pid {process.pid})" in refused(place)
         process.stdin.close()
-        process.stdout.read()
+        # Its end, and not that of its output, which it closes before it lets go of the lock.
+        assert wait([worker], 10)
+        os.close(worker)
     RunDirectory.create(place)
 
 

@@ -90,6 +90,7 @@ if os.fork():
     told = GenerationCounts(1, "1-code", Tally(7))
     connection.sendall(framing.encode(Hello(os.getpid(), directory.committed(), None)))
     connection.sendall(framing.encode(Counts(os.getpid(), (told,))))
+    print("told", flush=True)
 sys.stdin.read()
 """
 
@@ -895,9 +896,12 @@ def test_worker_whose_connection_a_forked_process_holds(host: Host) -> None:
     """A worker is gone when its process is, once all that it had said is read."""
     server = host.start()
     with subprocess.Popen(
-        [sys.executable, "-c", FORKING, host.directory.path], stdin=subprocess.PIPE
+        [sys.executable, "-c", FORKING, host.directory.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as worker:
-        wait_until(lambda: host.settled().workers, what="the worker")
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"told\n"
         assert [one.pid for one in host.settled().workers] == [worker.pid]
         worker.kill()
         worker.wait()
