@@ -21,6 +21,7 @@ from genwsgi.deploy.chronicle import Chronicle
 from genwsgi.deploy.clients import Clients
 from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.desk import Desk
+from genwsgi.deploy.entrance import Entrance
 from genwsgi.deploy.figures import Collection, Figures
 from genwsgi.deploy.history import History
 from genwsgi.deploy.intake import SIGHUP, Intake
@@ -102,11 +103,9 @@ class CoordinatorServer:
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._peers = Peers(self._selector, log, self._hear, self._forget, self._cant_accept)
-        self._listener: socket.socket | None = None
+        self._entrance = Entrance(directory.socket, self._selector, self._peers.accept)
         # As it was at the last look, should it be deleted.
         self._paused = directory.paused()
-        # Whether nobody looks for new connections, since there is no descriptor for them.
-        self._deaf = False
         self._clients = Clients(self._peers)
         self._kept = KeptReleases([*directory.releases(), self._decision.release], keep)
         self._history = History(state, self._problems, log)
@@ -190,7 +189,7 @@ class CoordinatorServer:
 
     def run(self) -> None:
         """Coordinate until the master is gone or :meth:`stop` is called."""
-        self._listen()
+        self._open()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
         self._selector.register(self._wake_in, selectors.EVENT_READ, self._take_submitted)
@@ -209,38 +208,19 @@ class CoordinatorServer:
                 self._tick()
         finally:
             self._peers.close()
-            self._stop_listening()
+            self._entrance.close()
             for end in (self._wake_in, self._wake_out):
                 end.close()
             self._selector.close()
 
-    def _listen(self) -> None:
-        """Make the socket, in place of the one before."""
-        self._stop_listening()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._directory.socket)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(self._directory.socket)
-        os.chmod(self._directory.socket, 0o600)
-        listener.listen(128)
-        listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._peers.accept)
-        self._listener, self._deaf = listener, False
+    def _open(self) -> None:
+        self._entrance.open()
         self._upkeep.listening()
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            with contextlib.suppress(KeyError):  # there was no descriptor for who waits there
-                self._selector.unregister(self._listener)
-            self._listener.close()
-            self._listener = None
-
     def _cant_accept(self, error: OSError) -> None:
-        """There is no descriptor for the next connection, which would be shown all the time."""
+        """There is no descriptor for the next connection."""
         self._upkeep.failed(error)
-        if self._listener is not None:
-            self._selector.unregister(self._listener)
-            self._deaf = True
+        self._entrance.shut_out()
 
     def _patience(self) -> float:
         moments = [
@@ -271,9 +251,8 @@ class CoordinatorServer:
         self._upkeep.look(now, self._decision.release)
         if self._directory.is_whole():
             self._paused = self._directory.paused()
-        if self._deaf and self._listener is not None and "descriptors" not in self._problems:
-            self._deaf = False
-            self._selector.register(self._listener, selectors.EVENT_READ, self._peers.accept)
+        if "descriptors" not in self._problems:
+            self._entrance.let_in()
         for name, status in self._ask_triggers().items():
             problem = status.get("problem") if isinstance(status, dict) else None
             if problem:
@@ -294,7 +273,7 @@ class CoordinatorServer:
             if one.release is not None:
                 self._directory.begin_serving(one.pid)
                 self._directory.first("served")
-        self._listen()
+        self._open()
 
     def _say(self) -> None:
         """Announce how the host stands, if that is news."""
