@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: An exit status that no process can have.
 NO_STATUS = -1
 
+#: So many workers, or two for each that there are to be, end before any has served: no other will.
+FUTILE = 6
+
 _MAIN = os.path.realpath(os.path.join(os.path.dirname(genwsgi.__file__), "__main__.py"))
 
 
@@ -56,6 +59,8 @@ class GenwsgiArbiter(Arbiter):
         # Where the coordinator says how it stands, and where metrics are asked for.
         self._ear: systemd.Ear | None = None
         self._metrics: socket.socket | None = None
+        # How many workers have ended, while none has served.
+        self._futile = 0
         # Whether the log has been told that no worker can be started.
         self._starved = False
 
@@ -202,6 +207,20 @@ class GenwsgiArbiter(Arbiter):
             if self.app.directory is not None:
                 for pid in before - set(self.WORKERS):
                     self.app.directory.end_serving(pid)
+        self._give_up_if_futile(len(before - set(self.WORKERS)))
+
+    def _give_up_if_futile(self, ended: int) -> None:
+        """End a start that gets nowhere, as gunicorn does for two exit statuses only."""
+        if self.WORKER_BOOT_ERROR == NO_STATUS:
+            return
+        self._futile += ended
+        if self._futile >= max(FUTILE, 2 * self.num_workers):
+            raise HaltServer(
+                f"{self._futile} workers have ended before any has served: what the application"
+                " does when it is imported seems to end the process; the log says above with which"
+                " status or signal",
+                Arbiter.WORKER_BOOT_ERROR,
+            )
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers."""

@@ -303,6 +303,16 @@ def test_an_exception_at_first_start_is_shown_whole_and_once(
         wait_for_end(run_dir)
 
 
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_code_that_ends_its_process_ends_the_first_start(tmp_path: Path, end: str) -> None:
+    """Workers are not started for ever where each ends before it serves; the last line says why."""
+    (tmp_path / "ending.py").write_text(f"import os\n{end}\n")
+    done = run_command(tmp_path, "--bind=127.0.0.1:0", "-w2", "--run-dir", "run", "ending")
+    assert done.returncode == 3
+    assert "workers have ended before any has served" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_check_config_builds_once_and_serves_nothing(folder: Path, tmp_path: Path) -> None:
     """``--check-config`` ends with 0 for what can be served, else with what is wrong; no trace."""
     (tmp_path / "broken.py").write_text("1 / 0\n")

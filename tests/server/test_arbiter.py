@@ -104,6 +104,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
     made._served = made._starved = False
+    made._futile, made._num_workers = 0, 2
     made._unsaid = ""
     made._announcer = made._ear = made._metrics = None
     made._coordinator = Coordinator()  # type: ignore[assignment]
@@ -469,6 +470,38 @@ def test_once_it_has_served_no_exit_status_halts_it(
     ends(monkeypatch, (11, status), (12, 0))
     made.reap_workers()
     assert made.WORKERS == {}
+
+
+def some_end(made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Have ``count`` workers end one after the other, each with a status that says nothing."""
+    for pid in range(20, 20 + count):
+        made.WORKERS[pid] = SimpleNamespace(tmp=SimpleNamespace(close=lambda: None))
+        ends(monkeypatch, (pid, 1))
+        made.reap_workers()
+
+
+@pytest.mark.parametrize(("workers", "most"), [(2, 6), (8, 16)])
+def test_a_start_that_gets_nowhere_ends(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch, workers: int, most: int
+) -> None:
+    """Where worker after worker ends before any has served, the server does not go on for ever."""
+    made._num_workers = workers
+    some_end(made, monkeypatch, most - 1)
+    with pytest.raises(HaltServer, match=f"{most} workers have ended before any") as halt:
+        some_end(made, monkeypatch, 1)
+    assert halt.value.exit_status == 3
+
+
+def test_workers_that_end_later_end_nothing(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once one has served, or the server stops, any number of workers may end."""
+    monkeypatch.setattr(Arbiter, "stop", lambda self, graceful: some_end(made, monkeypatch, 100))
+    made.stop()
+    del made.WORKER_BOOT_ERROR
+    made.app.directory = Directory("served")  # type: ignore[assignment]
+    some_end(made, monkeypatch, 100)
+    assert made._futile == 0
 
 
 def test_a_halt_is_not_interrupted_by_the_next_worker(
