@@ -1,19 +1,23 @@
 """How the latest orders ended, in a file that outlives the server: one JSON object in each line.
 
 The file belongs to an application (its target and where it is served from), not to a server.  Only
-coordinators write it: anew as a whole, under another name, so a reader never sees half of it.
+coordinators write it: anew as a whole, under another name, so a reader never sees half of it; and
+one after the other, for several of them may have taken up the same change at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
 import stat
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
@@ -37,6 +41,10 @@ _LONGEST_LINE: Final = framing.MAX_FRAME // (LENGTH + 1)
 _LAST_TIME: Final = 253402300799
 
 _PROBLEM: Final = "history"
+
+#: How long to wait until another coordinator has written, and between two looks, in seconds.
+_PATIENCE: Final = 0.2
+_LOOK: Final = 0.002
 
 
 def state_folder(asked: str | None, target: str, folder: str, *, shared: bool = False) -> str:
@@ -143,23 +151,28 @@ class History:
         return None
 
     def _add(self, entry: HistoryEntry) -> None:
+        if self._path is None:
+            self._entries = (*self._entries, entry)[-LENGTH:]
+            return
+        with _alone(os.path.dirname(self._path)):
+            self._merge(entry)
+            try:
+                self._write(self._path)
+            except OSError as error:
+                reason = f"the history of deploys can't be written to {self._path}"
+                hint = "give a writable --state-dir"
+                self._problems.begin(_PROBLEM, f"{reason}: {error.strerror}; {hint}")
+            else:
+                self._problems.end(_PROBLEM, f"the history of deploys is in {self._path} again")
+
+    def _merge(self, entry: HistoryEntry) -> None:
         known = self._entries
         others = set(self._read()).difference(known)
         if others:  # another server of the same application has written meanwhile
             known = tuple(sorted((*known, *others), key=lambda one: one.time))
         self._entries = (*known, entry)[-LENGTH:]
-        if self._path is None:
-            return
-        try:
-            self._write(self._path)
-        except OSError as error:
-            reason = f"the history of deploys can't be written to {self._path}: {error.strerror}"
-            self._problems.begin(_PROBLEM, f"{reason}; give a writable --state-dir")
-        else:
-            self._problems.end(_PROBLEM, f"the history of deploys is in {self._path} again")
 
     def _write(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         temporary = f"{path}.{os.getpid()}.new"
         try:
             with open(temporary, "w", encoding="ascii", opener=_privately) as file:
@@ -197,6 +210,32 @@ class History:
                 damaged[0],
             )
         return tuple(entries[-LENGTH:])
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Make the folder, and keep other servers from writing there meanwhile.
+
+    Without a folder, or if another one takes its time, nothing is kept: an entry of theirs may then
+    be missing until they write the next one.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            deadline = time.monotonic() + _PATIENCE
+            while not _locked(descriptor) and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _entry(line: bytes) -> HistoryEntry:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from genwsgi.deploy import history
 from genwsgi.deploy.control import HistoryEntry
 from genwsgi.deploy.history import LENGTH, History, give_state, state_folder
 from genwsgi.deploy.problems import ProblemBook
@@ -79,6 +82,46 @@ def test_two_servers_of_one_application_share_it(tmp_path: Path) -> None:
     other.add("b", time=2.0)
     one.add("c", time=3.0)
     assert one.orders() == ["c", "b", "a"]
+
+
+def test_servers_write_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two servers that note something at the same time neither loses the other's entry."""
+    monkeypatch.setattr(history, "_PATIENCE", 30.0)
+    one, other = Kept(tmp_path), Kept(tmp_path)
+    waits = threading.Event()
+    thread = threading.Thread(target=other.add, args=("b",), kwargs={"time": 2.0})
+    locked, write = history._locked, History._write
+
+    def seen(descriptor: int) -> bool:
+        got = locked(descriptor)
+        if not got:
+            waits.set()
+        return got
+
+    def written(self: History, path: str) -> None:
+        if self is one.history:
+            thread.start()
+            assert waits.wait(30)
+        write(self, path)
+
+    monkeypatch.setattr(history, "_locked", seen)
+    monkeypatch.setattr(History, "_write", written)
+    one.add("a", time=1.0)
+    thread.join(30)
+    assert Kept(tmp_path).orders() == ["b", "a"]
+
+
+def test_a_server_that_hangs_while_it_writes_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever another one does with the folder, an entry is written after a moment."""
+    monkeypatch.setattr(history, "_PATIENCE", 0.01)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    kept = Kept(tmp_path)
+    kept.add("a")
+    assert Kept(tmp_path).orders() == ["a"]
+    os.close(descriptor)
 
 
 def test_damaged_lines_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
