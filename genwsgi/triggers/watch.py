@@ -179,8 +179,10 @@ class WatchTrigger:
         if self._reader.stale or time.monotonic() >= self._check_at:
             self._check()
         if self._settle.pending:
-            obstacles = self._obstacles()
-            change = self._settle.decide(time.monotonic(), obstacles)
+            # One moment for both, or else a file that is open would be missed between them.
+            now = time.monotonic()
+            obstacles = self._obstacles(now)
+            change = self._settle.decide(now, obstacles)
             if change is not None:
                 for obstacle in obstacles:
                     self._log.warning("%s; going ahead without waiting longer", obstacle.what)
@@ -199,7 +201,7 @@ class WatchTrigger:
             except Exception:  # noqa: BLE001 (logged)
                 self._log.exception("the order for a change of %s failed", ", ".join(change.paths))
 
-    def _obstacles(self) -> list[Obstacle]:
+    def _obstacles(self, now: float) -> list[Obstacle]:
         found = []
         locks = {lock for root in self._plan.roots for lock in git_locks(root.place)}
         for lock, made in sorted(locks):
@@ -208,7 +210,7 @@ class WatchTrigger:
         pace = self._settle.pace
         for path, since in self._reader.written.items():
             # A write that takes no time is no obstacle, after which others have to be waited for.
-            if time.monotonic() >= since + pace.burst:
+            if now >= since + pace.burst:
                 what = f"{path} is still open for writing"
                 found.append(Obstacle(what, pace.cap, pace.burst, int(since * 1e9)))
         for root in self._plan.roots:
