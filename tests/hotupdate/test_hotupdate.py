@@ -123,7 +123,8 @@ def test_called_again(program: Program) -> None:
     hotupdate.auto_reload_module(watch=True, keep=["x"])
     threads = set(threading.enumerate())
     hotupdate.auto_reload_module(watch=True, keep=["x"])
-    assert set(threading.enumerate()) == threads
+    # Those of the test before may still end.
+    assert set(threading.enumerate()) <= threads
     with pytest.raises(OptionError, match="before with other settings: close"):
         hotupdate.auto_reload_module(watch=True)
     hotupdate.close()
@@ -249,11 +250,11 @@ def test_update_in_a_callback(program: Program) -> None:
 def test_build_that_takes_too_long(program: Program) -> None:
     """A build that hangs is given up, and the next update is made."""
     rules = program.load("NAME.rules")
-    hotupdate._updater.build_timeout = 0.5
+    hotupdate._updater.build_timeout = 2.0
     program.write({"NAME/fields.py": "import time\nwhile True:\n    time.sleep(0.01)\n"})
     update = program.update("NAME.fields")
     assert update.outcome == "failed"
-    assert "took more than 0.5 s" in update.reason
+    assert "took more than 2.0 s" in update.reason
     assert "fields.py" in update.traceback
     hotupdate._updater.build_timeout = 30
     program.write({"NAME/fields.py": "VERSION = 2\n"})
@@ -266,11 +267,12 @@ def test_thread_that_stays(
 ) -> None:
     """A version that a thread has been in for long after it was replaced is named, with where."""
     monkeypatch.setattr("genwsgi.hotupdate.updater.LONG", 0.1)
-    text = "import NAME.fields\ndef loop(gate):\n    gate.wait(20)\ndef parse():\n    return 1\n"
+    text = "import NAME.fields\ndef loop(inside, gate):\n    inside.set()\n    gate.wait(60)\n"
     program.write({"NAME/rules.py": text})
-    rules, gate = program.load("NAME.rules"), threading.Event()
-    thread = threading.Thread(target=lambda: rules.loop(gate), name="a-crawler")
+    rules, inside, gate = program.load("NAME.rules"), threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: rules.loop(inside, gate), name="a-crawler")
     thread.start()
+    assert inside.wait(10)
     program.write({"NAME/fields.py": "VERSION = 2\n"})
     program.update("NAME.fields")
     assert hotupdate.status().in_use == ((1, 0),)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from genwsgi import hotupdate
+from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program
 
 
@@ -137,7 +138,7 @@ def test_pin_ends_in_another_context(program: Program) -> None:
 
     contextvars.Context().run(unit.close)
     renew(program, 2)
-    assert hotupdate.status().in_use == ()
+    wait_until(lambda: hotupdate.status().in_use == (), what="version 1 has retired")
 
 
 def test_versioned(program: Program) -> None:
