@@ -243,14 +243,15 @@ def test_a_tree_that_can_not_be_read_fails(make: Make, monkeypatch: pytest.Monke
 
 def test_a_build_that_never_ends_is_given_up(make: Make, tmp_path: Path) -> None:
     """After ``build_timeout`` the deploy fails, says where the build was, and leaves no thread."""
-    app = make(build_timeout=0.3)
+    app = make(build_timeout=2.0)
     put(tmp_path, "", "x = 0\nwhile True:\n    x += 1\n")
     outcome = app.deploy()
     assert outcome.outcome == Outcome.FAILED
-    assert outcome.reason == "the build took more than 0.3 s"
+    assert outcome.reason == "the build took more than 2.0 s"
     assert "webapp.py" in outcome.traceback
     wait_until(lambda: not _builds(), what="the end of the build")
     assert call(app) == "v1"
+    app._deploys._build_timeout = 60.0
     put(tmp_path, "v2")
     assert app.deploy().outcome == Outcome.COMMITTED
 
@@ -263,7 +264,7 @@ def test_a_build_that_ends_just_too_late_is_discarded(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generation that is ready when nobody waits any more is torn down and never serves."""
-    released, finished = threading.Event(), threading.Event()
+    ready, released, finished = threading.Event(), threading.Event(), threading.Event()
 
     class Late(BackgroundBuild):
         """A build whose end nobody hears of until ``released``."""
@@ -272,11 +273,17 @@ def test_a_build_that_ends_just_too_late_is_discarded(
             self, live: Any, digest: str, release: str, done: Callable[..., None], **more: Any
         ) -> None:
             def late(build: BackgroundBuild) -> None:
+                ready.set()
                 released.wait(10)
                 done(build)
                 finished.set()
 
             super().__init__(live, digest, release, late, **more)
+
+        def abandon(self) -> None:
+            """Give it up when it is ready, and not before."""
+            assert ready.wait(10)
+            super().abandon()
 
     app = make(build_timeout=0.2)
     discarded: list[Any] = []

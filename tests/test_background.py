@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -252,25 +251,32 @@ def test_abandoned_before_it_runs_code(site: Site, monkeypatch: pytest.MonkeyPat
     assert os.listdir(os.path.join(site.store.path, "snapshots")) == []
 
 
-def pauses_of_builds(monkeypatch: pytest.MonkeyPatch, *, lasting: float) -> list[float]:
-    """Have what builds sleep last ``lasting`` seconds; return what they ask for."""
-    pauses: list[float] = []
-    sleep = time.sleep
+class Clock:
+    """Stands in for a build's clock: a module takes a millisecond, and each pause the same time.
 
-    def slept(seconds: float) -> None:
-        if threading.current_thread().name.startswith("genwsgi-build"):
-            pauses.append(seconds)
-            seconds = lasting
-        sleep(seconds)
+    :param lasting: seconds that a pause takes.
+    :ivar pauses: what was asked for, in seconds.
+    """
 
-    monkeypatch.setattr(time, "sleep", slept)
-    return pauses
+    def __init__(self, lasting: float) -> None:
+        self._now = 100.0
+        self._lasting = lasting
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        self._now += 0.001
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self._now += self._lasting
 
 
 def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """After each module a build pauses while somebody is served, and else only gives way."""
-    pauses = pauses_of_builds(monkeypatch, lasting=0.0)
-    monkeypatch.setattr(background, "PART", 0.0)  # or a busy machine makes a pause long
+    clock = Clock(lasting=0.0)
+    monkeypatch.setattr(background, "time", clock)
+    pauses = clock.pauses
     site.write(shop="import shop.a\n", shop__a="")
     site.serve()
     for pause in (GIVE_WAY, PAUSE):
@@ -287,7 +293,9 @@ def test_lets_requests_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_is_not_held_up_by_long_pauses(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where requests make pauses long, the build works for longer before the next one."""
-    pauses = pauses_of_builds(monkeypatch, lasting=0.1)
+    clock = Clock(lasting=0.1)
+    monkeypatch.setattr(background, "time", clock)
+    pauses = clock.pauses
     names = [f"m{number}" for number in range(50)]
     site.write(shop="".join(f"import shop.{name}\n" for name in names))
     site.write(**{f"shop__{name}": "" for name in names})

@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -33,7 +32,7 @@ POLLER = """\
 import threading
 GATE = threading.Event()
 def poll():
-    GATE.wait(20)
+    GATE.wait(60)
 threading.Thread(target=poll, name="poller", daemon=True).start()
 """
 
@@ -81,7 +80,7 @@ def test_says_what_is_gone(
         "generation 1 is collected",
     ]
     assert lines(caplog, logging.WARNING) == []
-    assert [one.number for one in site.live.status()] == [2]
+    wait_until(lambda: [one.number for one in site.live.status()] == [2], what="the status")
 
 
 def test_a_build_finds_nothing_left_of_what_has_retired(
@@ -121,6 +120,8 @@ def test_names_the_holder(
     wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
     text = "`shared_lib.shelf[0]`, through `shop.models.Page`"
     assert lines(caplog, logging.WARNING) == [f"generation 1 has retired but is held by {text}"]
+    # The status comes after the log.
+    wait_until(lambda: [one.holder for one in retired(site)] == [text], what="the status")
     (held,) = retired(site)
     assert held == GenerationStatus(1, "test", "retired", 0, None, text, age=held.age)
     assert held.age is not None
@@ -146,7 +147,7 @@ def test_is_looked_at_with_the_next_one(
     shelf.clear()
     site.serve()
     wait_until(lambda: "generation 2 is collected" in lines(caplog), what="the second is gone")
-    assert retired(site) == []
+    wait_until(lambda: retired(site) == [], what="the status")
     assert any("generation 1 is collected at last" in line for line in lines(caplog))
 
 
@@ -178,7 +179,7 @@ def test_a_thread_that_goes_on_is_named(site: Site, caplog: pytest.LogCaptureFix
         wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
         text = "thread 'poller' (started by it), at shop/__init__.py:4"
         assert lines(caplog, logging.WARNING) == [f"generation 1 has retired but is held by {text}"]
-        assert [one.holder for one in retired(site)] == [text]
+        wait_until(lambda: [one.holder for one in retired(site)] == [text], what="the status")
     finally:
         for gate in gates:
             gate.set()
@@ -188,7 +189,7 @@ def test_a_thread_of_shared_code_is_named(site: Site, caplog: pytest.LogCaptureF
     """A leftover thread that holds nothing of its generation is named all the same."""
     gate = threading.Event()
     site.write(shop="import threading\n")
-    thread = threading.Thread(target=gate.wait, args=(20,), name="waiter")
+    thread = threading.Thread(target=gate.wait, args=(60,), name="waiter")
     site.serve().run(thread.start)
     site.serve()
     try:
@@ -215,21 +216,23 @@ def test_draining_in_the_status(site: Site) -> None:
     assert second == GenerationStatus(2, "test", "current", 0, None, "")
 
 
-class Collector:
-    """Stands in for the collection: notes when it came."""
+class Clock:
+    """Stands in for the clock: only who sleeps takes any time."""
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.now = 100.0
 
-    def __call__(self) -> int:
-        self.at = self.at or time.monotonic()
-        return 0
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 @pytest.mark.parametrize(
     ("busy", "least", "most"),
     [
-        ([0], 0.0, 0.1),
+        ([0], 0.0, 0.0),
         ([3, 2, 1, 0], 0.0, 0.1),
         ([3], 0.2, 0.35),  # no fewer than ever: as soon as half of the time is over
         (range(1, 10_000), 0.4, 0.55),  # ever more: at the end of the time
@@ -239,15 +242,16 @@ def test_moment_of_the_collection(
     busy: Any, least: float, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collection comes at once when no response is owed, else when few are, or in the end."""
-    collect = Collector()
-    monkeypatch.setattr("gc.collect", collect)
+    clock, collected = Clock(), list[float]()
+    monkeypatch.setattr(janitor, "time", clock)
+    monkeypatch.setattr("gc.collect", lambda: collected.append(clock.now))
     leases = list(busy)
     made = janitor.Janitor(
         lambda: leases.pop(0) if len(leases) > 1 else leases[0], lambda: False, lambda: None
     )
-    began = time.monotonic()
+    began = clock.now
     made._collect()
-    assert least <= collect.at - began < most + 0.5
+    assert least <= collected[0] - began <= most
 
 
 def test_waits_for_the_end_of_a_search(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +277,7 @@ def test_waits_for_the_end_of_a_search(site: Site, monkeypatch: pytest.MonkeyPat
     assert all(collecting)
     assert searching
     assert all(searching)
-    with audit.no_search(1.0), audit.no_search(0.0):
+    with audit.no_search(30.0), audit.no_search(0.0):
         pass
     assert not audit._searching.locked()
 
@@ -297,7 +301,7 @@ print(", ".join(order))
 
 def test_who_waits_for_a_search_stops_no_greenlet() -> None:
     """Under gevent the wait for a search lets that search, and all else, go on."""
-    told = subprocess.check_output([sys.executable, "-c", GREENLETS], text=True, timeout=15)
+    told = subprocess.check_output([sys.executable, "-c", GREENLETS], text=True, timeout=60)
     assert told.strip() == "begin a, end a, begin b, end b"
 
 
@@ -320,8 +324,13 @@ def test_a_holder_outside_of_python(site: Site, hold: Any, text: str) -> None:
     wait_until(lambda: [one for one in retired(site) if one.holder], what="it is looked for")
     assert [one.holder for one in retired(site)] == ["something outside of Python's modules" + text]
     ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
-    gc.collect()
-    assert table() is None
+
+    def collected() -> bool:
+        gc.collect()
+        return table() is None
+
+    # The janitor may still have it in its hands.
+    wait_until(collected, what="it is gone")
 
 
 def test_what_is_only_seen_once_wakes_nobody(
@@ -361,7 +370,7 @@ HANGS = """\
 import atexit, threading
 GATE = threading.Event()
 def wait():
-    GATE.wait(20)
+    GATE.wait(60)
 atexit.register(wait)
 """
 
@@ -372,24 +381,26 @@ def test_a_teardown_that_hangs_holds_up_nobody(
     """Where a teardown hangs is told in log and status, the next one goes on, and when it ends
     after all the generation is collected like the others.
     """
-    monkeypatch.setattr(janitor, "DEADLINE", 0.2)
+    monkeypatch.setattr(janitor, "DEADLINE", 1.0)
     site.write(shop=HANGS)
     gate = site.serve().modules.modules["shop"].GATE
     site.write(shop="")
     site.serve()
+    wait_until(lambda: lines(caplog, logging.WARNING), what="the warning")
+    # However slow the machine is, the next one does not hang.
+    monkeypatch.setattr(janitor, "DEADLINE", 60.0)
     site.serve()
     wait_until(lambda: "generation 2 is collected" in lines(caplog), what="the next one is gone")
     (line,) = lines(caplog, logging.WARNING)
-    assert line.startswith("generation 1 is not torn down after 0.2 s, and waited for no longer.")
+    assert line.startswith("generation 1 is not torn down after 1 s, and waited for no longer.")
     assert 'shop/__init__.py", line 4, in wait' in line
-    assert [(one.number, one.holder) for one in retired(site)] == [
-        (1, "its own teardown, which is at shop/__init__.py:4")
-    ]
+    held = [(1, "its own teardown, which is at shop/__init__.py:4")]
+    wait_until(lambda: [(one.number, one.holder) for one in retired(site)] == held, what="status")
     assert "generation 1 has retired" not in lines(caplog)
     gate.set()
     wait_until(lambda: "generation 1 is collected" in lines(caplog), what="it is gone")
     assert lines(caplog)[-2:] == ["generation 1 has retired", "generation 1 is collected"]
-    assert retired(site) == []
+    wait_until(lambda: retired(site) == [], what="the status")
 
 
 def test_the_end_waits_for_a_teardown_that_hangs(

@@ -83,7 +83,7 @@ def test_what_making_it_does_is_the_processs(site: Site, monkeypatch: pytest.Mon
         shop="import atexit, genwsgi, threading\n"
         "def make():\n"
         "    atexit.register(gate.set)\n"
-        "    thread = threading.Thread(target=gate.wait, args=(20,))\n"
+        "    thread = threading.Thread(target=gate.wait, args=(60,))\n"
         "    thread.start()\n"
         "    return [thread]\n"
         "KEPT = genwsgi.keep('x', make)\n"
@@ -223,7 +223,12 @@ def test_whoever_waits_makes_it_when_the_maker_fails() -> None:
     threads[0].start()
     assert asked.wait(20)
     threads[1].start()
-    wait_until(lambda: threads[1].is_alive(), what="the second one waits")
+
+    def waits() -> bool:
+        frame = sys._current_frames()[threads[1].ident or 0]
+        return (frame.f_code.co_filename, frame.f_code.co_name) == (threading.__file__, "wait")
+
+    wait_until(waits, what="the second one waits")
     go.set()
     for thread in threads:
         thread.join()

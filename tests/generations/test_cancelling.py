@@ -150,6 +150,7 @@ def test_what_catches_everything_is_interrupted_once_and_then_let_alone(brief):
     wait_until(lambda: len(old.leases), what="the request")
     site.deploy()
     assert site.cancel(old) == (0, 1)
+    wait_until(lambda: caught, what="the interruption")
     assert len(caught) == 1
     assert old.state is State.DRAINING
     enough.set()
