@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,11 +61,18 @@ def test_what_a_job_prints(tmp_path: Path) -> None:
     assert seconds.endswith(" s")
 
 
+def stand_until(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the time of jobs stand still until there is ``begun``; then a minute is over."""
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: 60.0 * begun.exists()))
+
+
 @pytest.mark.parametrize("code", [STOPPABLE, STUBBORN])
 def test_a_job_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """One that does not end in time is interrupted, killed if it has to be, and others go on."""
-    monkeypatch.setattr(jobs, "DEADLINE", 1.5)
-    monkeypatch.setattr(jobs, "GRACE", 1.5)
+    monkeypatch.setattr(jobs, "DEADLINE", 0.05)
+    if code is STUBBORN:
+        monkeypatch.setattr(jobs, "GRACE", 1.5)
+    stand_until(tmp_path / "begun", monkeypatch)
     hanging = python("hanging", code, tmp_path / "begun", tmp_path / "never")
     done = list(run_all([hanging, python("next", "")], 1))
     assert names(done) == ["hanging", "next"]
@@ -72,10 +80,11 @@ def test_a_job_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
     assert (done[0].status < 0) == (code is STUBBORN)
 
 
-def test_a_deadline_of_its_own(tmp_path: Path) -> None:
+def test_a_deadline_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have another deadline than the others have."""
+    stand_until(tmp_path / "begun", monkeypatch)
     waits = python("waits", STOPPABLE, tmp_path / "begun", tmp_path / "never")
-    (done,) = run_all([replace(waits, deadline=1.5)], 1)
+    (done,) = run_all([replace(waits, deadline=0.05)], 1)
     assert done.seconds < jobs.DEADLINE / 10
     assert (tmp_path / "begun.ended").exists()
 
