@@ -269,7 +269,7 @@ def test_moved_into_the_scope_the_shared_copy_goes(site: Site, installed: Path) 
         gc.collect()
         return shared() is None
 
-    wait_until(gone, timeout=5.0, what="the shared copy is collected")
+    wait_until(gone, what="the shared copy is collected")
 
 
 def test_folder_that_the_application_puts_on_the_path(site: Site, installed: Path) -> None:

@@ -4,6 +4,7 @@ import importlib.machinery
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -164,8 +165,11 @@ def test_installed_packages_are_not_read_again(
     }
     assert again.extensions == first.extensions == {str(installed / f"kit/fast{suffix}")}
     write(installed, {"kit/a.py": "A = 2"})
-    assert look()[1] == {"kit/a.py"}
-    assert look()[1] == {"kit/a.py"}, "it may have been changed again in the same moment"
+    moment = SimpleNamespace(time_ns=lambda: (installed / "kit/a.py").stat().st_ctime_ns)
+    with monkeypatch.context() as patch:
+        patch.setattr(survey_module, "time", moment)
+        assert look()[1] == {"kit/a.py"}
+        assert look()[1] == {"kit/a.py"}, "it may have been changed again in the same moment"
     age(installed)
     look()
     assert look()[1] == set()

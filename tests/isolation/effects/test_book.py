@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.errors import BuildError
-from genwsgi.isolation.effects import effects_of, mimes
+from genwsgi.isolation.effects import effects_of, mimes, threads
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
 from tests.isolation.sources import LAZILY, Site, call, write
@@ -71,8 +71,9 @@ FAILING = """
 
 # pytest's hook, unlike Python's own, reports a thread that SystemExit has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_failed_build_leaves_no_trace(site: Site) -> None:
+def test_failed_build_leaves_no_trace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a failed build is left, and the serving generation goes on importing lazily."""
+    monkeypatch.setattr(threads, "STOPS", 10)
     site.write(shop=LAZILY, shop__lazy="V = 1")
     serving = site.serve()
     site.write(shop=FAILING, shop__other="", shop__lazy="V = 2")

@@ -34,8 +34,11 @@ def test_stragglers_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> N
 
 # pytest's hook, unlike Python's own, reports a thread that SystemExit has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_threads_of_a_failed_build(told: list[str], site: Site) -> None:
+def test_threads_of_a_failed_build(
+    told: list[str], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Threads, timers and pools of a failed build stop, and one that can't is named."""
+    monkeypatch.setattr(threads, "STOPS", 1.0)
     site.write(
         shop="""
             import threading, time
@@ -102,10 +105,14 @@ started.wait()
 
 
 @pytest.mark.parametrize("job", [ENDED, ENDLESS])
-def test_a_shared_pool_outlives_a_failed_build(site: Site, pool_library: Any, job: str) -> None:
+def test_a_shared_pool_outlives_a_failed_build(
+    site: Site, pool_library: Any, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
     """The thread that a failed build had a shared pool start works for others, when what it does
     for the build has been stopped.
     """
+    if job is ENDLESS:
+        monkeypatch.setattr(threads, "STOPS", 10)
     site.write(shop=f"import pool_library, threading\n{job}\n1 / 0\n")
     with pytest.raises(BuildError, match="ZeroDivisionError"):
         site.build()
