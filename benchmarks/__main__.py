@@ -24,7 +24,7 @@ from benchmarks.cases import (
     throughput,
 )
 from benchmarks.goals import GOALS
-from benchmarks.plan import Plan
+from benchmarks.plan import Plan, slowness
 from benchmarks.plots import PLOTS
 from benchmarks.report import comparable, findings, regressions, render
 from benchmarks.results import Results, machine
@@ -113,17 +113,24 @@ def quick(names: Sequence[str], plan: Plan, path: Path) -> int:
     """Measure little, print it, and return 1 if it is grossly worse than what ``path`` holds.
 
     What is worse is measured once more, and the better figures count: a machine may be busy for a
-    moment.  A failed request or a closed connection is never made good.
+    moment.  Where it is busy for longer its times are not compared.  A failed request or a closed
+    connection is never made good.
     """
     kept = Results.read(path)
-    known = comparable(findings(sections(kept)), kept.machine, machine())
-    now, wrong = _little(names, plan)
-    if regressions(now, known):
+    known = findings(sections(kept))
+
+    def worse(slow: float) -> list[str]:
+        return regressions(now, comparable(known, kept.machine, machine(), slow))
+
+    now, wrong, slow = _little(names, plan)
+    if worse(slow):
         print("\nonce more, for something is worse")
-        again, more = _little(names, plan)
+        again, more, then = _little(names, plan)
         now = {name: GOALS[name].better(now.get(name, one), one) for name, one in again.items()}
         wrong += more
-    wrong += regressions(now, known)
+        slow = max(slow, then)
+    wrong += worse(slow)
+    print(f"a computation took {slow:.1f} times as long as it computed")
     for name, figure in now.items():
         print(f"{GOALS[name].what}: {GOALS[name].shown(figure)}")
     for line in wrong:
@@ -131,16 +138,23 @@ def quick(names: Sequence[str], plan: Plan, path: Path) -> int:
     return 1 if wrong else 0
 
 
-def _little(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], list[str]]:
-    """Measure little and print it; return the figures that have goals, and what failed."""
+def _little(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], list[str], float]:
+    """Measure little and print it.
+
+    :returns: the figures that have goals, what failed, and how slow the machine was at most.
+    """
     results = Results.begin(Path("/nonexistent"))
-    measure(names, plan, results, None)
+    slow = [slowness()]
+    for name in names:
+        measure([name], plan, results, None)
+        slow.append(slowness())
     told = sections(results)
     for section in told:
         print(f"\n{section.title}")
         for row in (section.head, *section.rows):
             print("  ".join(cell.rjust(12) for cell in row))
-    return findings(told), [line for lines in results.failures.values() for line in lines]
+    failed = [line for lines in results.failures.values() for line in lines]
+    return findings(told), failed, max(slow)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

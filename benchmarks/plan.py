@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tests.helpers import wait_until
 
+#: Processor time that tells how much of a processor there is to have, in seconds: some turns.
+SPELL = 0.25
+
 
 @dataclass
 class Plan:
@@ -52,6 +55,17 @@ class Plan:
             first = str(error).partition("\n")[0][:300]
             self.failures.append(f"{what}: {type(error).__name__}: {first}")
             self.say(f"FAILED: {self.failures[-1]}\n{error}")
+
+
+def slowness() -> float:
+    """Return how many times as long as it computes a computation takes; 1: nothing is in its way.
+
+    Measured between the cases, when nothing of ours runs.
+    """
+    began, used = time.monotonic(), time.thread_time()
+    while (computed := time.thread_time() - used) < SPELL:
+        pass
+    return (time.monotonic() - began) / computed
 
 
 def pause(seconds: float) -> None:

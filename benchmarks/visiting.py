@@ -123,7 +123,7 @@ def visiting(port: int, path: str, rate: float, connections: int = 32) -> Iterat
         stack.callback(first.close)
         second = _Client(seen, *common, f"--rate={WITNESS}", "--connections=2", "--seed=2")
         stack.callback(second.close)
-        wait_until(lambda: visit.first_seen and seen.first_seen, 20, "the clients at work")
+        wait_until(lambda: visit.first_seen and seen.first_seen, 60, "the clients at work")
         yield visit
         told, witness = first.stop(), second.stop()
     for name in ("ok", "seconds", "cpu", "reasons"):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import plan
 from benchmarks.goals import GOALS, Goal
+from benchmarks.plan import slowness
 from benchmarks.plots import PLOTS
 from benchmarks.report import comparable, findings, goals, place, regressions, render
 from benchmarks.results import Results, machine
@@ -53,12 +55,33 @@ def test_the_reason_stands_where_a_goal_is_missed_and_nowhere_else():
 
 
 def test_times_of_another_machine_are_not_compared():
-    """Ratios and counts are the same everywhere."""
+    """Ratios and counts are the same everywhere; one that is busy is another machine."""
     figures = {"freshness flask": 60.0, "throughput flask": 1.0, "offences": 0.0}
     here = {"processor": "fast", "processors": "2", "python": "3.13"}
     assert comparable(figures, {**here, "python": "3.12"}, here) == figures
     others = comparable(figures, {**here, "processor": "slow"}, here)
     assert others.keys() == {"throughput flask", "offences"}
+    assert comparable(figures, here, here, 1.4) == figures
+    assert comparable(figures, here, here, 1.6) == others
+
+
+class Half:
+    """Stands in for the time where there is half of a processor to have."""
+
+    used = 0.0
+
+    def thread_time(self) -> float:
+        self.used += 0.01
+        return self.used
+
+    def monotonic(self) -> float:
+        return 2 * self.used
+
+
+def test_a_machine_is_as_slow_as_a_computation_waits(monkeypatch):
+    """Half of a processor makes a computation take twice as long as it computes."""
+    monkeypatch.setattr(plan, "time", Half())
+    assert slowness() == pytest.approx(2)
 
 
 def test_the_better_figure_counts_and_of_what_is_wrong_the_worse_one():
