@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,14 @@ STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + STO
 def python(name: str, code: str, *arguments: Path, **env: str) -> Job:
     """A job that runs ``code``."""
     return Job(name, (sys.executable, "-c", code, *arguments), env)
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Jobs can be interrupted, also where a shell that runs this in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def names(done: Sequence[jobs.Done]) -> list[str]:

@@ -41,6 +41,12 @@ def mode(request):
     return request.param
 
 
+def pass_time(seconds):
+    """Let so many seconds pass."""
+    late = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > late)
+
+
 def soonest(order, within, attempts=5):
     """Have orders given until one is within so many seconds; return how long the soonest took."""
     taken: list[float] = []
@@ -179,13 +185,33 @@ def test_a_write_that_stalls_gives_one_order_when_the_file_is_closed(watch, orde
     with open(place.module, "w", encoding="utf-8") as file:
         file.write("a = 1\n")
         file.flush()
-        late = time.monotonic() + 4 * Pace().burst
-        wait_until(lambda: time.monotonic() > late)
+        pass_time(4 * Pace().burst)
         assert orders.changes == []
         file.write("b = 2\n")
     assert orders.take().paths == (str(place.module),)
     assert trigger._reader.written == {}
     place.nothing_but_the_sentinel(orders)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
+def test_a_file_that_is_open_is_not_missed_while_time_goes_by(watch, orders, place, monkeypatch):
+    """However long it takes from the look at what is open to the decision, no half is ordered."""
+    trigger = watch(place.root)
+    look = trigger._obstacles
+
+    def slowly(*now):
+        found = look(*now)
+        pass_time(Pace().burst)
+        return found
+
+    monkeypatch.setattr(trigger, "_obstacles", slowly)
+    with open(place.module, "w", encoding="utf-8") as file:
+        file.write("a = 1\n")
+        file.flush()
+        pass_time(4 * Pace().burst)
+        assert orders.changes == []
+        file.write("b = 2\n")
+    assert orders.take().paths == (str(place.module),)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
