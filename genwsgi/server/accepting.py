@@ -36,10 +36,13 @@ def patient(worker_class: type) -> type:
     """Return ``worker_class``, but one that accepts connections as it is said above."""
 
     class Patient(worker_class):
+        accepts: tuple[_Accept, ...] = ()
+
         def run(self) -> None:
             for listener in self.sockets:
                 if isinstance(listener, BaseSocket):
                     listener.accept = _Accept(listener.sock)
+                    self.accepts += (listener.accept,)
             super().run()
 
         def set_accept_enabled(self, enabled: bool) -> None:
@@ -50,8 +53,9 @@ def patient(worker_class: type) -> type:
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
-            # Others may still wait for their listeners with the system, which would be told.
-            if issubclass(worker_class, SyncWorker):
+            # Others may still wait for their listeners with the system, which would be told.  And
+            # before it has begun to accept it looks whether it is to, but not what is closed.
+            if issubclass(worker_class, SyncWorker) and any(one.begun for one in self.accepts):
                 _close(self.sockets)
 
     Patient.__name__ = Patient.__qualname__ = worker_class.__name__
@@ -65,14 +69,19 @@ def _close(listeners: list[BaseSocket]) -> None:
 
 
 class _Accept:
-    """``accept`` of one listening socket.  One thread at a time."""
+    """``accept`` of one listening socket.  One thread at a time.
+
+    :ivar begun: whether it was ever called.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
+        self.begun = False
         self._listener = listener
         # How many more to accept before the descriptors are looked at again.
         self._credit = 0
 
     def __call__(self) -> tuple[socket.socket, Any]:
+        self.begun = True
         if not self._credit:
             self._credit = BURST if has_spare(SPARE + BURST) else int(has_spare(SPARE))
         if self._credit:
@@ -80,6 +89,8 @@ class _Accept:
             try:
                 return self._listener.accept()
             except OSError as error:
+                if self._listener.fileno() < 0:
+                    raise SystemExit(0) from None  # the worker was told to end just now
                 if error.errno not in NO_DESCRIPTORS:
                     raise
                 self._credit = 0  # somebody else has taken them meanwhile

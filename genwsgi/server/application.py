@@ -62,6 +62,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
     :ivar told: what the coordinator is told when it starts, as JSON.
     :ivar handed: what it inherits besides, by what that is for.
     :ivar agent: the agent, in a worker.
+    :ivar early: the signals that a worker got before it could do what they are for.
     """
 
     def __init__(self, prog: str | None = None) -> None:
@@ -70,6 +71,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
         self.told = b""
         self.handed: dict[str, Handed] = {}
         self.agent: Agent | None = None
+        self.early: list[int] = []
         self._notice: Notice | None = None
         self._directory_is_lost = False
         self.target: Target
@@ -255,6 +257,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
     def load(self) -> Callable[..., Any]:
         """Build the committed release in this process and return the stable callable."""
         log = join_error_log()
+        for number in self.early:
+            os.kill(os.getpid(), number)
         if self.coordinator is not None:
             self.coordinator.forget()
         if self.directory is None:

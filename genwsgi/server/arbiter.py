@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gunicorn.arbiter import Arbiter
@@ -32,6 +33,9 @@ NO_STATUS = -1
 
 #: So many workers, or two for each that there are to be, end before any has served: no other will.
 FUTILE = 6
+
+#: What a worker is told by signals.
+_FOR_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 
 _MAIN = os.path.realpath(os.path.join(os.path.dirname(genwsgi.__file__), "__main__.py"))
 
@@ -118,6 +122,17 @@ class GenwsgiArbiter(Arbiter):
         self._coordinator.ensure()
         if signal.SIGHUP in kept:
             self._coordinator.hang_up()
+
+    def signal(self, sig: int, frame: FrameType | None) -> None:
+        """Take note of a signal; in a forked worker, of one that it can't obey yet.
+
+        gunicorn would lose it there, and a server that is told to stop just then waits in vain for
+        that worker, until the time to end in good order is over.
+        """
+        if os.getpid() == self.pid:
+            super().signal(sig, frame)
+        elif sig in _FOR_WORKERS:
+            self.app.early.append(sig)
 
     def manage_workers(self) -> None:
         """Keep the coordinator and the workers running.  Called at least every second."""

@@ -17,7 +17,7 @@ import pytest
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, application, put, serving
 
-#: Answers ``/slow`` in pieces until its gate is gone, and marks that it has begun.
+#: Answers ``/slow`` in pieces until its gate is gone, and marks that the first has been sent.
 SLOW = """\
 V = "{version}"
 import os, time
@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def pieces():
+    yield b"."
     open(os.path.join(HERE, f"begun-{{V}}"), "w").close()
     while os.path.exists(os.path.join(HERE, "gate")):
         time.sleep(0.02)
@@ -83,7 +84,7 @@ def test_sigterm_serves_out_what_is_owed(tmp_path: Path, worker_class: str) -> N
         pids = [*server.workers(), server.coordinator()]
         with under_way(server, "v0", "v1") as bodies:
             server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: refused(server.port), 10, "the end of accepting")
+            wait_until(lambda: refused(server.port), what="the end of accepting")
             assert server.process.poll() is None
             (tmp_path / "gate").unlink()
             ends = [body.result() for body in bodies]
@@ -91,6 +92,36 @@ def test_sigterm_serves_out_what_is_owed(tmp_path: Path, worker_class: str) -> N
         assert server.process.wait(20) == 0
         assert not server.run_dir.exists()
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+#: Keeps a worker where it has just been forked, until the gate is gone.
+FORKED = """\
+import os, time
+
+def post_fork(server, worker):
+    while os.path.exists("gate"):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
+def test_sigterm_ends_a_worker_that_has_just_been_forked(tmp_path: Path, worker_class: str) -> None:
+    """It is not lost on a worker that has no handlers of its own yet; another takes its place."""
+    (tmp_path / "gate").touch()
+    (tmp_path / "settings.py").write_text(FORKED)
+    application(tmp_path, "v0")
+    options = ("--config=settings.py", f"--worker-class={worker_class}")
+    server = Server(tmp_path, *options, "myapp:create_app")
+    try:
+        pid = int(server.wait_for_log(r"Booting worker with pid: (\d+)")[1])
+        os.kill(pid, signal.SIGTERM)
+        (tmp_path / "gate").unlink()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="its end")
+        server.wait_for_log("Booting worker", count=2)
+        assert server.wait_ready().get().startswith("v0 ")
+        assert "ERROR" not in server.log()
+    finally:
+        server.close()
 
 
 def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
@@ -113,7 +144,9 @@ def test_what_a_killed_server_has_left_is_taken_over(tmp_path: Path) -> None:
         server.wait_for_log(COMMITTED)
         pids = [server.process.pid, server.coordinator(), *server.workers()]
         left = set(os.listdir(server.run_dir / "store" / "snapshots"))
-        for pid in pids:
+        # Stopped, it starts nobody in the place of others, and nobody ends because it is gone.
+        server.process.send_signal(signal.SIGSTOP)
+        for pid in reversed(pids):
             os.kill(pid, signal.SIGKILL)
         server.process.wait(20)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids[1:]), 20)

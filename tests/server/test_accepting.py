@@ -71,6 +71,18 @@ def test_descriptors_that_somebody_else_took(listener: Listener) -> None:
         listener.accept()[0].close()
 
 
+def test_a_listener_that_is_closed_just_then_ends_the_worker_in_good_order(
+    listener: Listener,
+) -> None:
+    """SIGTERM may come between the look whether to go on and the next connection."""
+    patient(Worker)(listener).run()
+    accept = listener.accept
+    listener.close()
+    with pytest.raises(SystemExit) as end:
+        accept()
+    assert end.value.code == 0
+
+
 def test_a_connection_is_taken_as_ever(listener: Listener) -> None:
     """With descriptors left nothing is different, nor is the name of the class."""
     kind = patient(Worker)
@@ -82,8 +94,7 @@ def test_a_connection_is_taken_as_ever(listener: Listener) -> None:
 def test_other_errors_come_through(listener: Listener) -> None:
     """What is wrong with the listener itself is the worker's to know."""
     worker = patient(Worker)(listener)
-    listener.sock.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with socket.socket() as listener.sock, pytest.raises(OSError, match="Invalid argument"):
         worker.run()
 
 
