@@ -131,7 +131,7 @@ class Agent:
         self._settled.wait(timeout)
         self._health.begin_serving()
 
-    def leave(self, timeout: float = 1.0) -> None:
+    def leave(self, timeout: float = 5.0) -> None:
         """Tell the coordinator that this worker ends in good order, and stop the thread.
 
         A worker that vanishes while it builds fails the deploy; one that leaves does not.
