@@ -16,7 +16,7 @@ T = TypeVar("T")
 GLANCE = 0.005
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = "") -> T:
     """Return the first true value of ``condition()``; fail after ``timeout`` seconds, naming it."""
     deadline = time.monotonic() + timeout
     while True:

@@ -112,10 +112,11 @@ class Server:
         self.port = 0
 
     def log(self) -> str:
-        """Everything it has logged so far."""
-        return self.log_path.read_text(errors="replace")
+        """Every whole line it has logged so far."""
+        text, end, _ = self.log_path.read_text(errors="replace").rpartition("\n")
+        return text + end
 
-    def wait_for_log(self, pattern: str, timeout: float = 20.0, count: int = 1) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, timeout: float = 60.0, count: int = 1) -> re.Match[str]:
         """Wait until the log has ``count`` matches of the regular expression; return the last."""
 
         def look() -> re.Match[str] | None:
@@ -140,8 +141,33 @@ class Server:
         match = self.wait_for_log(r"Listening at: https?://127\.0\.0\.1:(\d+)", timeout)
         self.port = int(match[1])
         wait_until(lambda: self._alive() and len(self.workers()) >= workers, timeout, "workers")
-        wait_until((self.run_dir / "coordinator.sock").exists, timeout, "the coordinator's socket")
+        self.wait_for_coordinator(timeout)
         return self
+
+    def wait_for_coordinator(self, timeout: float = 60.0) -> None:
+        """Wait until a coordinator answers that has nothing to do, and knows all who serve.
+
+        The socket's file says nothing: one that died has left it.  With the first answer it has
+        begun with the look at the files with which a watch begins: what is written while that goes
+        on may be deployed twice, under another number than the next.
+        """
+
+        def at_work() -> bool:
+            self._alive()
+            try:
+                status = self.status()
+            except OSError:
+                return False
+            known = {worker.pid for worker in status.workers}
+            return status.phase == "idle" and known >= set(self.workers())
+
+        wait_until(at_work, timeout, "the coordinator")
+
+    def kill_coordinator(self) -> None:
+        """Kill the coordinator, and wait until its master knows: the next one is on its way."""
+        pid = self.coordinator()
+        os.kill(pid, signal.SIGKILL)
+        self.wait_for_log(rf"the coordinator \(pid {pid}\) has died")
 
     def wait_settled(self) -> None:
         """Wait until no worker is just starting: gunicorn's SIGTERM would be lost on it."""
@@ -187,15 +213,16 @@ class Server:
         """What the coordinator answers to a client; ``heard`` gets what it tells before."""
         decoder = framing.Decoder()
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(str(self.run_dir / "coordinator.sock"))
             client.sendall(framing.encode(request))
-            while True:
-                for message in decoder.feed(client.recv(65536)):
+            while data := client.recv(65536):
+                for message in decoder.feed(data):
                     if not isinstance(message, protocol.Progress):
                         return message
                     if heard is not None:
                         heard.append(message)
+        raise ConnectionResetError("the coordinator has hung up")
 
     def status(self) -> control.Status:
         """What the coordinator answers to a client that asks how things stand."""
@@ -259,7 +286,7 @@ def serving(
 
 
 def run_command(
-    root: Path, *arguments: str, timeout: float = 30.0, env: dict[str, str] | None = None
+    root: Path, *arguments: str, timeout: float = 90.0, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
