@@ -248,10 +248,10 @@ def test_of_two_servers_one_is_named_and_a_dead_one_is_left_over(
                 f"pid {one.process.pid}," in place.ctl("status", f"--run-dir={one.run_dir}").stdout
             )
         assert done.stderr.splitlines()[-1].endswith("choose one with --run-dir")
-        workers = other.workers()
+        left = [other.coordinator(), *other.workers()]
         other.process.kill()
         other.process.wait(20)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), what="its end")
         stale = place.ctl("status", f"--run-dir={other.run_dir}")
         assert stale.returncode == 2
         assert f"{other.run_dir} is left over: the server (pid {other.process.pid})" in stale.stderr
