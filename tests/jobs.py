@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Seconds after which a command is ended as one that hangs, unless it has a deadline of its own;
 #: each test has a shorter limit.
-DEADLINE = 900.0
+DEADLINE = 1800.0
 
 #: Seconds that an interrupted command has to end what it has started.
 GRACE = 30.0

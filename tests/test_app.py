@@ -125,6 +125,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
             return stack.enter_context(GenerationalApp(target, **options))
 
         yield make
+    # A build's thread ends after whoever waits for the build has been told.
+    wait_until(lambda: not _builds(), what="the end of all builds")
 
 
 # -- the scope -------------------------------------------------------------------------------------
@@ -412,6 +414,7 @@ def test_close_leaves_the_process_as_it_was(make: Make, tmp_path: Path) -> None:
     wait_until(lambda: call(app) == "v2", what="the edit")
     assert marks() != before
     app.close()
+    wait_until(lambda: not _builds(), what="the end of the build")
     assert marks() == before
     app.close()
     assert app.generation is None

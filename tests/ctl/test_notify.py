@@ -207,7 +207,6 @@ def test_answers_that_nobody_has_signed_are_not_believed(
         stranger.listener.join(10)
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_dies_in_between_is_waited_for(
     broker: Broker, fleet: list[Player], notify: Notify
 ):

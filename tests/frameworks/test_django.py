@@ -43,7 +43,6 @@ def visit(browser: Browser) -> str:
     return page.version
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 def test_django(tmp_path: Path, worker_class: str) -> None:
     """Pages, forms, the API and a session go on across deploys, on one version each."""
@@ -69,7 +68,6 @@ CHANGES = {
 }
 
 
-@pytest.mark.timeout(240)
 def test_django_admin(tmp_path: Path) -> None:
     """An object is edited over 20 deploys by one session on one connection, each page whole.
 

@@ -20,7 +20,6 @@ def visit(browser: Browser) -> str:
     return page.version
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("worker_class", "swaps"), [("gthread", 20), ("gevent", 5)])
 def test_flask(tmp_path: Path, worker_class: str, swaps: int) -> None:
     """Pages, forms and a session go on across swaps, on one version each, and nothing stays.

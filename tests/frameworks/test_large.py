@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.frameworks.served import Browser, serving_site, visiting
 
 
@@ -36,7 +34,6 @@ def visit(browser: Browser) -> str:
     return page.version
 
 
-@pytest.mark.timeout(300)
 def test_large(tmp_path: Path) -> None:
     """Pages, an editor, an API and a session go on across deploys, on one version each."""
     with serving_site("large", tmp_path, "project.wsgi", setup="setup_site") as site:

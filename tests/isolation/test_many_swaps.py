@@ -95,7 +95,6 @@ def ask(site: Site) -> None:
         body.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.timeout(240)
 def test_fifty_swaps(site: Site, tmp_path: Any) -> None:
     """After 50 swaps of a Flask application the process has what it had after the first.
 

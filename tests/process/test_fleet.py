@@ -80,7 +80,6 @@ def test_all_hosts_go_live_or_none(tmp_path: Path, broker: Broker) -> None:
         assert all(set(tally.versions) <= {"v0", "v1", "v2", "v3"} for tally in tallies)
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker) -> None:
     """Killed while all prepare, and started again: outcomes come, and all are on one version."""
     with fleet_of(tmp_path, broker, 2) as fleet:
@@ -226,7 +225,6 @@ def test_every_refusal_imports_nothing(tmp_path: Path, broker: Broker) -> None:
         assert "Traceback" not in server.log()
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_is_away_costs_no_request(tmp_path: Path, broker: Broker) -> None:
     """An order that is published as it comes back is live in seconds; the metrics tell of both."""
     with fleet_of(tmp_path, broker, 1, "--metrics=127.0.0.1:0") as fleet:

@@ -7,8 +7,6 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
-
 from genwsgi.ctl.client import Client
 from genwsgi.ctl.find import at
 from genwsgi.deploy.control import History, HistoryRequest
@@ -58,7 +56,6 @@ def imports(server: Server) -> set[str]:
     return set(found.values())
 
 
-@pytest.mark.timeout(180)
 def test_release_that_fails_is_left_by_itself(tmp_path: Path) -> None:
     """It is gone on every worker within the probation; log, status and history have the counts.
 
@@ -96,7 +93,6 @@ def test_release_that_fails_is_left_by_itself(tmp_path: Path) -> None:
         server.wait_for_log(r"release 4-\w+ has passed its probation: it has failed 0 of the")
 
 
-@pytest.mark.timeout(180)
 def test_worker_and_coordinator_die_in_a_probation(tmp_path: Path) -> None:
     """The probation goes on without them: what fails after it is left, on the new worker too."""
     write(tmp_path, "good1")

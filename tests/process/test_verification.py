@@ -6,8 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.helpers import wait_until
 from tests.process.harness import FAILED, put, run_command, serving
 from tests.process.load import load
@@ -38,7 +36,6 @@ def write(root: Path, version: str, health: str = "200 OK") -> None:
     put(root / "myapp.py", SHOP.format(version=version, health=health))
 
 
-@pytest.mark.timeout(180)
 def test_bad_candidate_is_never_seen(tmp_path: Path) -> None:
     """Of 20 candidates that answer 500 on the verified path no client sees anything.
 

@@ -214,7 +214,6 @@ def test_who_may_not_connect_is_told_so_without_the_password(
     assert "ACCESS_REFUSED" in str(heard.listener.status()["problem"])
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_dies_is_found_again(broker: Broker, exchange: str, listen: Listen):
     """Killed and started again it has the latest order, which is applied within seconds."""
     heard = listen()
@@ -229,7 +228,6 @@ def test_a_broker_that_dies_is_found_again(broker: Broker, exchange: str, listen
     wait_until(lambda: late.ids == ["b"], what="the latest order")
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_stops_answering_is_given_up_and_found_again(
     broker: Broker, exchange: str, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ):
@@ -376,7 +374,6 @@ def test_a_rule_that_breaks_down_is_logged_and_hearing_goes_on(
     wait_until(lambda: "a" in heard.ids, what="the order, which is still the latest")
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_blocks_publishers_costs_answers_only(
     broker: Broker,
     exchange: str,
