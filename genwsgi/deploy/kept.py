@@ -5,7 +5,7 @@ Pure; one thread at a time, the coordinator's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from genwsgi.deploy.protocol import Release
 from genwsgi.errors import OrderError
@@ -61,12 +61,11 @@ class KeptReleases:
         return found
 
     def before(self, release: Release) -> Release:
-        """The latest before ``release`` that has other code.
+        """The latest before ``release`` that has other code, and was not rolled back from.
 
         :raises OrderError: none is kept.
         """
-        earlier = (one for one in reversed(self._releases) if one.number < release.number)
-        found = next((one for one in earlier if one.digest != release.digest), None)
+        found = next((one for one in self._led_to(release) if one.digest != release.digest), None)
         if found is None:
             raise OrderError(f"no release before {release.number} is kept")
         return found
@@ -75,12 +74,18 @@ class KeptReleases:
         return next((one for one in self._releases if one.number == number), None)
 
     def _before(self) -> Release | None:
-        """The latest with other code, and not what was rolled back from.
-
-        After a rollback to 2 the one before is 1, and not the one that was left.
-        """
+        """The one before the committed release."""
         current = self._releases[-1]
-        latest = current.back_to or current.number
         left = {current.digest, *current.aside}
-        earlier = (one for one in reversed(self._releases) if one.number < latest)
-        return next((one for one in earlier if one.digest not in left), None)
+        return next((one for one in self._led_to(current) if one.digest not in left), None)
+
+    def _led_to(self, release: Release) -> Iterator[Release]:
+        """Those before ``release``, latest first, without what a rollback has left.
+
+        Where one went back to 2, what comes before it is 2, then 1, and not the one that was left.
+        """
+        latest = release.back_to or release.number - 1
+        for one in reversed(self._releases):
+            if one.number <= latest:
+                yield one
+                latest = one.back_to or one.number - 1

@@ -63,6 +63,18 @@ def test_going_back_again_goes_further_back():
     assert kept.find(None).number == 5
 
 
+def test_what_an_earlier_rollback_left_is_not_the_one_before():
+    """However many rollbacks lie between, and deploys after them, none leads to what one has left."""
+    kept = committed("a", "b", "bad")
+    kept.commit(replace(release(4, "b"), back_to=2, aside=("bad",)))
+    kept.commit(release(5, "worse"))
+    kept.commit(replace(release(6, "b"), back_to=4, aside=("worse",)))
+    assert kept.find(None).number == 1
+    kept.commit(release(7, "b"))
+    assert kept.find(None).number == 1
+    assert kept.before(kept.releases[-1]).number == 1
+
+
 def test_what_is_not_kept_is_refused_with_what_is():
     """The error names the releases that can be gone back to."""
     kept = committed("a", "b", "c", keep=1)
