@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from genwsgi.errors import TargetError
+from genwsgi.errors import OptionError, TargetError
 
 #: Shared whatever anybody says: the server's own objects come from these.
 ALWAYS_SHARED = frozenset({"genwsgi", "gunicorn", "watchdog", "pika", "gevent", "greenlet"})
@@ -123,6 +123,7 @@ def find_scope(rules: ScopeRules) -> Scope:
     """Look up the scope on disk as it is now.  Symlinked folders are resolved once, here.
 
     :raises TargetError: the target's package is not on the path.
+    :raises OptionError: a package that is named as one of the scope is not.
     """
     packages: dict[str, Package] = {}
     shared = {*ALWAYS_SHARED, *sys.stdlib_module_names, "__main__", *rules.share}
@@ -149,11 +150,10 @@ def find_scope(rules: ScopeRules) -> Scope:
             continue
         found = _find(name, rules.path)
         if found is None:
-            raise TargetError(
-                rules.module if name == rules.top else name,
-                f"no module named {name!r} in {', '.join(rules.path) or 'an empty path'}; "
-                "see --chdir and --pythonpath",
-            )
+            where = f"in {', '.join(rules.path) or 'an empty path'}; see --chdir and --pythonpath"
+            if name == rules.top:
+                raise TargetError(rules.module, f"no module named {name!r} {where}")
+            raise OptionError(f"no module named {name!r}, which --scope names, {where}")
         packages[name] = found
     for addition in rules.additions:
         if addition.name and addition.name not in packages and addition.name not in shared:

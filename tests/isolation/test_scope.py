@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from genwsgi.errors import TargetError
+from genwsgi.errors import OptionError, TargetError
 from genwsgi.isolation.scope import Scope, ScopeRules, find_scope, is_installed
 from tests.isolation.sources import write
 
@@ -112,7 +112,8 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=f"no module named 'shop' in {tmp_path}"):
         scope_of(tmp_path)
     write(tmp_path, {"shop.py": ""})
-    with pytest.raises(TargetError, match="no module named 'nowhere'"):
+    missing = f"^no module named 'nowhere', which --scope names, in {tmp_path}; see --chdir"
+    with pytest.raises(OptionError, match=missing):
         scope_of(tmp_path, scope=("nowhere",))
 
 
