@@ -148,7 +148,6 @@ class Statistics:
     :ivar running: the id of the order being served.
     :ivar waiting: the id of the order that waits for it.
     :ivar orders: how many were given, ever.
-    :ivar outcomes: how many of them ended in which way.
     :ivar ignored: how many inputs came that could not be meant for the present state.
     """
 
@@ -159,5 +158,4 @@ class Statistics:
     running: str | None
     waiting: str | None
     orders: int
-    outcomes: dict[str, int]
     ignored: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,8 @@ class Desk:
         self._generation = (0, 0)
         #: How often the orders were begun that their triggers have to give again.
         self.attempts: dict[str, int] = {}
+        #: How many orders have ended in which way, those that were refused at once among them.
+        self.outcomes: Counter[str] = Counter()
 
     def submit(
         self,
@@ -120,6 +123,7 @@ class Desk:
         release, highest = self._generation
         if release == committed.number:
             outcome = replace(outcome, generation=highest)
+        self.outcomes[outcome.outcome] += 1
         self._ended[outcome.id] = outcome
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]

@@ -5,7 +5,6 @@ Pure, like the coordinator that owns it.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -71,7 +70,6 @@ class OrderBook:
         self.waiting: Pending | None = None
         self.last: OrderOutcome | None = None
         self.count = 0
-        self.outcomes: Counter[str] = Counter()
         self._patience = patience
         self._stretch = 1.0
         self._usual = 0.0
@@ -170,7 +168,6 @@ class OrderBook:
         traceback: str = "",
     ) -> Report:
         order = pending.order
-        self.outcomes[outcome] += 1
         self.last = OrderOutcome(
             order.id, outcome, number, clip(reason), clip(traceback), now - pending.since
         )

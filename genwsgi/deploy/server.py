@@ -176,7 +176,7 @@ class CoordinatorServer:
         return self._questions.ask(self._measure, timeout)
 
     def _measure(self) -> Figures:
-        return self._collection.now(self._answers.status(), self._decision.statistics().outcomes)
+        return self._collection.now(self._answers.status(), self._desk.outcomes)
 
     def stop(self) -> None:
         """End :meth:`run` soon.  Any thread, or a signal handler, may call this."""

@@ -87,6 +87,5 @@ class View(Moves):
             running=book.running.order.id if book.running else None,
             waiting=book.waiting.order.id if book.waiting else None,
             orders=book.count,
-            outcomes=dict(book.outcomes),
             ignored=self._ignored,
         )

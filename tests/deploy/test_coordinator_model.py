@@ -277,10 +277,10 @@ class Deploys(RuleBasedStateMachine):
         agent = self.agent(index)
         self.agents.remove(agent)
         noticed = report and not self.unreported
-        before = self.coordinator.statistics().outcomes
+        before = self.coordinator.last
         self.disconnect(agent, report)
         if noticed and agent.building is None and agent.prepared is None:
-            assert self.coordinator.statistics().outcomes == before, "it had not even begun"
+            assert self.coordinator.last == before, "it had not even begun"
 
     @precondition(lambda self: self.agents)
     @rule(index=st.integers(0, MOST_WORKERS), report=st.booleans())

@@ -64,7 +64,7 @@ def test_going_back_again_goes_further_back():
 
 
 def test_what_an_earlier_rollback_left_is_not_the_one_before():
-    """However many rollbacks lie between, and deploys after them, none leads to what one has left."""
+    """However many rollbacks and deploys lie between, none leads to what one of them has left."""
     kept = committed("a", "b", "bad")
     kept.commit(replace(release(4, "b"), back_to=2, aside=("bad",)))
     kept.commit(release(5, "worse"))

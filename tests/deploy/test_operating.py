@@ -292,6 +292,7 @@ def test_automatic_orders_are_not_taken_while_paused(
     wait_until(lambda: outcomes, what="the refusal")
     assert outcomes[0].outcome == Outcome.REFUSED
     assert "genwsgictl resume, and order it once more" in outcomes[0].reason
+    assert host.server.figures(10).outcomes == {Outcome.REFUSED: 2}, "the watch's and this one"
     status = host.settled()
     assert status.paused is not None
     assert status.paused.by == "somebody"
