@@ -41,16 +41,26 @@ PORTS = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` ports of 127.0.0.1 that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            one = stack.enter_context(socket.socket())
-            port = random.choice(PORTS)
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-        return found
+    """Return ``count`` ports of 127.0.0.1 that nothing listens on, and no other test is to."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            _reserve(port)
+            found.append(port)
+    return found
+
+
+def _reserve(port: int) -> None:
+    """Keep ``port`` for this process until it ends: a node takes seconds to listen there.
+
+    :raises OSError: another process has it, whose tests run at the same time.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
+        # A name without a file, which is free again with its process (unix(7)).
+        mark.bind(f"\0genwsgi-tests-port-{port}")
+        mark.detach()
 
 
 class Broker:
@@ -110,6 +120,12 @@ class Broker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        wait_until(self._epmd_listens, what="epmd")
+
+    def _epmd_listens(self) -> bool:
+        assert self._epmd.poll() is None, f"epmd ended with {self._epmd.returncode}"
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self._epmd_port)) == 0
 
     @property
     def running(self) -> bool:

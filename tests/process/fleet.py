@@ -139,7 +139,7 @@ class Fleet:
         """What the servers answer with now, several requests to each."""
         return {server.get().split()[0] for server in self.servers for _ in range(4)}
 
-    def wait_for(self, version: str, timeout: float = 20.0) -> None:
+    def wait_for(self, version: str, timeout: float = 60.0) -> None:
         """Wait until each server answers with ``version`` and nothing else."""
         wait_until(lambda: self.versions() == {version}, timeout, f"{version} everywhere")
 
