@@ -204,7 +204,7 @@ def generations(server: Server) -> set[tuple[str, str]]:
 
 def wait_for_end(*words: str) -> None:
     """Wait until no process has one of the words in its command line."""
-    wait_until(lambda: not processes(*words), 15, f"no process of {words}")
+    wait_until(lambda: not processes(*words), 60, f"no process of {words}")
 
 
 # -- what it is ------------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_a_template_is_code_when_a_pattern_says_so(tmp_path: Path) -> None:
         server.wait_for_log("by watch: unchanged")
         put(tmp_path / "notes.txt", "two")
         put(tmp_path / "page.html", "two")
-        wait_until(lambda: server.get() == "two", 10, "the new page")
+        wait_until(lambda: server.get() == "two", what="the new page")
         server.wait_for_log("by watch: committed")
         assert "notes.txt" not in server.log()
 
@@ -406,13 +406,13 @@ def test_usr1_reopens_the_log_of_every_process(tmp_path: Path) -> None:
     log, old = tmp_path / "error.log", tmp_path / "error.log.1"
     server = Server(tmp_path, "--workers=1", "--no-watch", f"--error-logfile={log}", "myapp")
     try:
-        wait_until(lambda: server.workers(), 20, "a worker")
-        wait_until((server.run_dir / "coordinator.sock").exists, 20, "the coordinator")
+        wait_until(lambda: server.workers(), 60, "a worker")
+        server.wait_for_coordinator()
         log.rename(old)
         server.process.send_signal(signal.SIGUSR1)
-        wait_until(log.exists, 10, "a new log")
+        wait_until(log.exists, what="a new log")
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "by SIGHUP: committed" in log.read_text(), 10, "its outcome in the log")
+        wait_until(lambda: "by SIGHUP: committed" in log.read_text(), what="its outcome in the log")
         text = log.read_text()
         (coordinator,) = re.findall(r"the coordinator runs \(pid (\d+)\)", old.read_text())
         for pid in (server.process.pid, server.workers()[0], coordinator):
@@ -433,7 +433,7 @@ def test_nothing_outlives_a_killed_master(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGSTOP)
         server.process.kill()
         server.process.wait(10)
-        wait_until(lambda: coordinator not in processes(str(server.run_dir)), 10, "its end")
+        wait_until(lambda: coordinator not in processes(str(server.run_dir)), what="its end")
         os.kill(worker, signal.SIGCONT)
         wait_for_end(str(server.run_dir))
         heir = Server(tmp_path, f"--run-dir={server.run_dir}", "myapp")
@@ -468,13 +468,13 @@ def test_usr2_starts_another_server_beside_it_again_and_again(tmp_path: Path) ->
         for count in (2, 3):
             os.kill(masters[-1], signal.SIGUSR2)
             listening = r"Listening at: \S+ \((\d+)\)"
-            wait_until(partial(_logged, server, listening, count), 15, "another master")
+            wait_until(partial(_logged, server, listening, count), 60, "another master")
             masters.append(int(re.findall(listening, server.log())[-1]))
-            wait_until(partial(_logged, server, "by SIGHUP: committed", count - 2), 15)
+            wait_until(partial(_logged, server, "by SIGHUP: committed", count - 2), 60)
             os.kill(masters[-1], signal.SIGHUP)
-            wait_until(partial(_logged, server, "by SIGHUP: committed", count - 1), 15)
+            wait_until(partial(_logged, server, "by SIGHUP: committed", count - 1), 60)
             os.kill(masters[-2], signal.SIGTERM)
-            wait_until(partial(_logged, server, "Master has been promoted", count - 1), 15)
+            wait_until(partial(_logged, server, "Master has been promoted", count - 1), 60)
             assert server.get().startswith("v1 ")
             assert "genwsgi_release_number 2.0" in scraped(str(tmp_path / "metrics"))
     finally:

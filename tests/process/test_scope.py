@@ -167,9 +167,13 @@ def test_a_worker_that_is_replaced_boots_with_what_was_found(root: Path) -> None
     with shop(root) as server:
         edit(root, "v2", "import kit", "kit.framework() is bottle")
         server.wait_for_log(COMMITTED)
-        for pid in (server.coordinator(), *server.workers()):
+        before = set(server.workers())
+        for pid in (server.coordinator(), *before):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(server.workers()) == 2, 20, "two other workers")
+        wait_until(
+            lambda: len(now := server.workers()) == 2 and not before & set(now), 60, "two others"
+        )
+        server.wait_for_coordinator()
         edit(root, "v3", "import kit", "kit.framework() is bottle")
         server.wait_for_log(COMMITTED, count=2)
         assert answers(server) == {"v3 True"}
@@ -195,14 +199,14 @@ def test_a_coordinator_that_is_killed_while_a_scope_grows(root: Path) -> None:
     (root / "gate").touch()
     with shop(root) as server, load(server.port, clients=8) as tally:
         edit(root, "v2", GATED, "kit.framework() is bottle")
-        wait_until((root / "grown").exists, 30, "a build with the larger scope")
+        wait_until((root / "grown").exists, 60, "a build with the larger scope")
         os.kill(server.coordinator(), signal.SIGKILL)
         (root / "gate").unlink()
-        outcome = server.wait_for_log(COMMITTED + r".*", timeout=40)[0]
+        outcome = server.wait_for_log(COMMITTED + r".*")[0]
         assert "kit joins the scope" in outcome
         # Once more if the look at the files, with which a watch begins, has superseded the order.
         assert server.log().count("begins anew") in (2, 3)
-        wait_until(lambda: answers(server) == {"v2 True"}, 20, "the new version everywhere")
+        wait_until(lambda: answers(server) == {"v2 True"}, 60, "the new version everywhere")
         assert "kit" in committed(server)
     assert tally.offences == {}
 
@@ -227,7 +231,7 @@ def test_a_probe_that_is_killed_costs_nothing_but_what_it_would_have_found(root:
         root, "-w2", "shop:app", env={"PYTHONPATH": f"{root.parent}/venv/site-packages"}
     )
     try:
-        probe = int(wait_until(lambda: (root / "hung").exists() and read(root / "pids"), 20, "it"))
+        probe = int(wait_until(lambda: (root / "hung").exists() and read(root / "pids"), 60, "it"))
         os.kill(probe, signal.SIGKILL)
         server.wait_ready(2)
         server.wait_for_log(
@@ -253,8 +257,8 @@ def read(path: Path) -> str:
 def test_an_import_that_hangs_at_the_start_does_not_hang_the_start(root: Path) -> None:
     """The probe is killed when the time for a build is over, and the workers are started."""
     edit(root, "v1", HANGS_ONCE)
-    with shop(root, "--build-timeout=2") as server:
-        server.wait_for_log("what the scope may lack is not known: the probe was not done within 2")
+    with shop(root, "--build-timeout=5") as server:
+        server.wait_for_log("what the scope may lack is not known: the probe was not done within 5")
         assert answers(server) == {"v1 0"}
         assert not Path(f"/proc/{read(root / 'pids')}").exists()
 
@@ -267,7 +271,7 @@ def test_a_stop_while_the_scope_is_looked_for(root: Path, number: int) -> None:
         root, "-w2", "shop:app", env={"PYTHONPATH": f"{root.parent}/venv/site-packages"}
     )
     try:
-        probe = wait_until(lambda: read(root / "pids"), 20, "the probe")
+        probe = wait_until(lambda: read(root / "pids"), 60, "the probe")
         server.process.send_signal(number)
         assert server.process.wait(30) == 0  # long before the probe's time is over
         assert not server.run_dir.exists()
