@@ -203,7 +203,7 @@ def test_stream_ends_at_once_when_closed():
     reader = threading.Thread(target=lambda: events.extend(stream), daemon=True)
     reader.start()
     stream.close()
-    reader.join(timeout=10)
+    reader.join(timeout=30)
     assert not reader.is_alive()
     assert events == []
 
@@ -230,9 +230,9 @@ def own_server() -> Iterator[str]:
 
 def test_runs_without_genwsgi(own_server):
     """Under wsgiref an open stream does not keep the page and its other requests from answering."""
-    with urllib.request.urlopen(f"{own_server}stream", timeout=10) as stream:
+    with urllib.request.urlopen(f"{own_server}stream", timeout=60) as stream:
         assert stream.readline() == b"event: tick\n"
-        with urllib.request.urlopen(own_server, timeout=10) as page:
+        with urllib.request.urlopen(own_server, timeout=60) as page:
             assert b"<title>" in page.read()
-        with urllib.request.urlopen(f"{own_server}state", timeout=10) as state:
+        with urllib.request.urlopen(f"{own_server}state", timeout=60) as state:
             assert json.load(state)["generation"] == "-"
