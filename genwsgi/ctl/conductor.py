@@ -16,6 +16,7 @@ Once the order itself is sent there is no way back: a host that had to give its 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -119,13 +120,16 @@ class Conductor:
         """Begin."""
         if not self._wait:
             return self._order(now)
-        self._deadline = now + (ROLL_CALL if self._expect is None else self._timeout)
+        # Hosts can answer when the broker has the call, which may be away.
+        self._deadline = math.inf
         self._ask_at = now + ROLL_CALL
         return [Step.CALL]
 
-    def sent(self, step: Step) -> None:
+    def sent(self, step: Step, now: float) -> None:
         """The broker has confirmed ``step``."""
-        if step is Step.DEPLOY:
+        if step is Step.CALL and self._deadline == math.inf:
+            self._deadline = now + (ROLL_CALL if self._expect is None else self._timeout)
+        elif step is Step.DEPLOY:
             self.ordered = True
             if not self._wait:
                 self.phase = Phase.OVER

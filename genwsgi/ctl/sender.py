@@ -116,7 +116,7 @@ class Sender:
         while True:
             while self._to_send:
                 self._publish(self._to_send[0])
-                conductor.sent(self._to_send.pop(0))
+                conductor.sent(self._to_send.pop(0), time.monotonic())
             self._news()
             if conductor.over:
                 return

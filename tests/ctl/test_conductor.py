@@ -17,12 +17,14 @@ ORDER = "order"
 
 
 class Fleet:
-    """A conductor and a clock."""
+    """A conductor, a clock, and a broker that has a call at once."""
 
     def __init__(self, **options: Any) -> None:
         self.conductor = Conductor(ORDER, **options)
         self.now = 0.0
         self.started = self.conductor.start(self.now)
+        if self.started == [Step.CALL]:
+            self.conductor.sent(Step.CALL, self.now)
 
     def here(self, *hosts: str) -> list[Step]:
         """Hosts answer the roll call."""
@@ -57,7 +59,7 @@ def test_without_waiting_it_is_over_when_the_broker_has_the_order():
     fleet = Fleet(wait=False)
     assert fleet.started == [Step.DEPLOY]
     assert not fleet.conductor.over
-    fleet.conductor.sent(Step.DEPLOY)
+    fleet.conductor.sent(Step.DEPLOY, fleet.now)
     assert (fleet.conductor.over, fleet.conductor.problem) == (True, "")
 
 
@@ -72,6 +74,22 @@ def test_whoever_answers_the_roll_call_is_waited_for():
     assert not fleet.conductor.over
     fleet.ended("b", outcome="unchanged")
     assert (fleet.conductor.over, fleet.conductor.problem) == (True, "")
+
+
+@pytest.mark.parametrize("expect", [None, 1])
+def test_hosts_have_their_time_from_when_the_broker_has_the_call(expect: int | None):
+    """A broker that is away, or slow, takes nothing of it, nor does one that has the call again."""
+    conductor = Conductor(ORDER, expect=expect, timeout=ROLL_CALL)
+    assert conductor.start(0.0) == [Step.CALL]
+    for now in (ROLL_CALL * 2, ROLL_CALL * 100):
+        conductor.tick(now)
+        assert not conductor.over
+    conductor.sent(Step.CALL, now)
+    conductor.sent(Step.CALL, now + ROLL_CALL * 0.8)
+    assert conductor.tick(now + ROLL_CALL * 0.9) == []
+    assert not conductor.over
+    conductor.tick(now + ROLL_CALL)
+    assert "answered the roll call" in conductor.problem
 
 
 def test_where_nobody_is_there_nothing_is_ordered():
@@ -236,7 +254,7 @@ def test_giving_up_what_is_ordered_takes_nothing_back(confirmed: bool, problem: 
     fleet.here("a")
     assert fleet.tick(ROLL_CALL) == [Step.DEPLOY]
     if confirmed:
-        fleet.conductor.sent(Step.DEPLOY)
+        fleet.conductor.sent(Step.DEPLOY, fleet.now)
     assert fleet.conductor.give_up("interrupted", fleet.now) == []
     assert fleet.conductor.over
     assert fleet.conductor.problem == problem
