@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from genwsgi.server import child
 from genwsgi.server.child import ENDS, MOST, ChildError, ending, run_in_child
 from tests.helpers import wait_until
 
@@ -104,9 +106,18 @@ def test_a_child_that_is_killed_is_an_error(number: int) -> None:
         run_in_child(kill, 10)
 
 
-def test_a_child_that_hangs_is_killed_at_its_deadline(tmp_path: Path) -> None:
+def test_a_child_that_hangs_is_killed_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever it ignores, and with the processes that it has started."""
     pids = tmp_path / "pids"
+    pids.touch()
+
+    def monotonic() -> float:
+        """The deadline has come as soon as the child hangs, and no sooner."""
+        return 1.0 if pids.read_text() else 0.0
+
+    monkeypatch.setattr(child, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
 
     def hang() -> str:
         for number in ENDS:

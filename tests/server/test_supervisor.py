@@ -83,8 +83,9 @@ def coordinator(tmp_path: Path) -> Iterator[CoordinatorProcess]:
 
 @pytest.fixture
 def real(coordinator: CoordinatorProcess, monkeypatch: pytest.MonkeyPatch) -> CoordinatorProcess:
-    """A coordinator whose process only reads."""
+    """A coordinator whose process only reads, and ends by itself however slow the machine is."""
     monkeypatch.setattr(supervisor, "_BOOT", READER)
+    monkeypatch.setattr(supervisor, "END", 30.0)
     return coordinator
 
 
