@@ -97,7 +97,9 @@ def at(run_dir: str) -> Server:
         )
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
-        raise ServerNotFound(f"{path} is not to be believed: open to others (mode {mode:03o})")
+        raise ServerNotFound(
+            f"{path} is not to be believed: open to others (mode {mode:03o}); chmod 700 it"
+        )
     pid, serves = directory.server()
     if pid is None or not _holds(pid, lock):
         shown = "" if pid is None else f" (pid {pid})"

@@ -215,12 +215,16 @@ class RunDirectory(Records):
             raise RunDirectoryError(
                 self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
             ) from None
+        before = self._held.get(self.lock)
+        began = os.fstat(before).st_mtime_ns if before is not None else None
         self._keep(self.lock, descriptor)
         self._master = os.getpid()
         about = f"{os.getpid()}\n{serves}".rstrip() + "\n"
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, about.encode("utf-8", "surrogateescape"), 0)
+            if began is not None:  # its time says since when the server runs
+                os.utime(descriptor, ns=(began, began))
         except OSError as error:
             raise RunDirectoryError(self.path, f"can't be written: {error.strerror}") from error
 

@@ -143,7 +143,7 @@ def test_a_directory_that_is_open_to_others_is_not_believed(
     """Anybody could have put a socket there."""
     path = told(start())
     os.chmod(path, mode)
-    assert f"open to others (mode {mode:03o})" in refused(run_dir=path)
+    assert f"open to others (mode {mode:03o}); chmod 700 it" in refused(run_dir=path)
     assert "no server of this user" in refused()
     os.chmod(path, 0o700)
 

@@ -1262,9 +1262,11 @@ def test_what_is_deleted_is_written_again(host: Host, monkeypatch: pytest.Monkey
     host.start()
     host.worker(1)
     committed = host.directory.committed()
+    os.utime(host.directory.lock, (1e9, 1e9))
     gone = f"{host.directory.path}-gone"
     os.rename(host.directory.path, gone)
     host.directory.restore(os.geteuid(), os.getegid(), "shop")
+    assert os.stat(host.directory.lock).st_mtime == 1e9, "since when the server runs"
     wait_until(lambda: os.path.exists(host.directory.socket), what="the socket")
     assert host.directory.committed() == committed
     assert host.directory.paused() == pause
