@@ -156,6 +156,7 @@ class Coordinator(View):
         )
         if order.back_to:
             left = dict.fromkeys((*self._release.aside, self._release.digest))
+            left.update(dict.fromkeys(sorted(pending.left)))
             left.pop(digest, None)
             release = replace(release, back_to=order.back_to, aside=tuple(left))
         deploy.read(release, now + self._build_timeout)
@@ -312,6 +313,7 @@ class Coordinator(View):
         if deploy is None or deadline is None or now < deadline:
             return []
         if now < deploy.deadline and self._book.waiting is not None:
+            self._book.leave(deploy.digests)
             reason = f"order {self._book.waiting.order.id!r} is newer"
             return self._end(Outcome.SUPERSEDED, reason, now)
         limit = f"{self._build_timeout:g} s"

@@ -19,12 +19,11 @@ from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.desk import Desk, Submission, Then, new_id
 from genwsgi.deploy.history import History
 from genwsgi.deploy.kept import KeptReleases
-from genwsgi.deploy.orders import WATCH
+from genwsgi.deploy.orders import PROBATION, WATCH
 from genwsgi.deploy.peers import Peer
 from genwsgi.deploy.performing import Performer
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import RunDirectory
-from genwsgi.deploy.trials import PROBATION
 from genwsgi.errors import OrderError
 
 #: How often an order is taken up again after the coordinator died over it.

@@ -14,6 +14,8 @@ from genwsgi.deploy.protocol import OrderOutcome, Outcome
 
 #: The trigger that orders on its own and so must not retry what failed.
 WATCH: Final = "watch"
+#: The trigger of the order to leave what has not passed its probation.
+PROBATION: Final = "probation"
 
 _MOST_STRETCH: Final = 1024.0
 
@@ -27,6 +29,7 @@ class Pending:
     :ivar retry: deploy even if the code failed before.
     :ivar path: folders to import from first, the newest first.
     :ivar hold: how long to wait for the word when all are ready, in seconds.
+    :ivar left: the digests that it leaves besides the committed one, if it goes back.
     """
 
     order: Order
@@ -35,6 +38,7 @@ class Pending:
     retry: bool
     path: tuple[str, ...] = ()
     hold: float = 0.0
+    left: frozenset[str] = frozenset()
 
     def after(self, older: Pending) -> Pending:
         """This order, now that it supersedes ``older``."""
@@ -43,6 +47,7 @@ class Pending:
             force=self.force or older.force,
             retry=self.retry or older.retry,
             path=ahead(self.path, older.path),
+            left=self.left | older.left,
         )
 
 
@@ -108,6 +113,18 @@ class OrderBook:
             return []
         self.waiting = None
         return [self._report(pending, Outcome.FAILED, None, reason, now)]
+
+    def leave(self, digests: frozenset[str]) -> None:
+        """The waiting order supersedes the deploy of ``digests``, and leaves them if it goes back.
+
+        But what is on its way during a probation may be the mend.
+        """
+        waiting, running = self.waiting, self.running
+        if waiting is None or not waiting.order.back_to or waiting.order.trigger == PROBATION:
+            return
+        if running is not None and running.order.back_to:
+            digests = running.left  # and not what that one was going back to
+        self.waiting = replace(waiting, left=waiting.left | digests)
 
     def let_go(self, order: str) -> None:
         """Have the order ``order`` not be held when it is ready."""

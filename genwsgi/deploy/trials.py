@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from genwsgi.deploy.desk import Then
+from genwsgi.deploy.orders import PROBATION
 from genwsgi.deploy.probation import Probation, Verdict
 from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import Counts, OrderOutcome, Outcome, Release, label
 from genwsgi.deploy.tallies import Tallies
-
-#: The trigger of the order to go back.
-PROBATION: Final = "probation"
 
 #: After it was left, how long a release is given to end its requests before they are told, in
 #: seconds.

@@ -62,7 +62,27 @@ def test_going_back_supersedes_the_running_deploy_at_once():
     ]
     host.ready(1, 2, release=3)
     committed = host.coordinator.release
-    assert (committed.digest, committed.back_to, committed.aside) == ("older", 1, ("old",))
+    assert (committed.digest, committed.back_to, committed.aside) == ("older", 1, ("old", "new"))
+
+
+def test_what_a_rollback_supersedes_is_left_as_well():
+    """The watch does not bring back what was on its way, unless that may be a probation's mend."""
+    for trigger, left in (("rollback", ("old", "new")), ("probation", ("old",))):
+        host = Host(1)
+        host.order("a", "watch")
+        host.taken("new")
+        host.order("b", trigger, back_to=1)
+        host.tick(host.now)
+        host.taken("older")
+        host.order("c", trigger, back_to=1)
+        host.tick(host.now)
+        host.taken("older")
+        host.ready(1, release=4)
+        host.swapped(1, release=4)
+        assert host.coordinator.release.aside == left
+        host.order("d", "watch")
+        host.taken("new")
+        assert host.coordinator.phase is (Phase.IDLE if "new" in left else Phase.CANARY)
 
 
 def test_going_back_ends_a_hold():

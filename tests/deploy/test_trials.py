@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from genwsgi.deploy.desk import Then
+from genwsgi.deploy.orders import PROBATION
 from genwsgi.deploy.probation import Probation
 from genwsgi.deploy.problems import ProblemBook
 from genwsgi.deploy.protocol import Counts, OrderOutcome, Outcome, label
 from genwsgi.deploy.tallies import Tallies
-from genwsgi.deploy.trials import AGAIN, PROBATION, SETTLED, Trials
+from genwsgi.deploy.trials import AGAIN, SETTLED, Trials
 from genwsgi.generations.counts import GenerationCounts, Tally
 from tests.deploy.real import LOG, release
 
