@@ -77,7 +77,7 @@ live.swap(live.build(digest, "r"))
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("bye\n", "")
 
