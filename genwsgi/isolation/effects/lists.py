@@ -116,16 +116,17 @@ class Lists(Record):
 
         The current generation may have found it there and not added it again, so it goes on to
         that one; not if it lies in the code of this generation and not of that: it is part of a
-        release that has ended.
+        release that has ended.  The current one itself retires when the process ends.
         """
         newest = current()
+        heir = newest[1] if newest is not None and newest[1] is not self.book() else None
         for name, added in self.added.items():
             now = _get(name)
             for item in added:
                 if not isinstance(item, str) or now.count(item) != 1 or self._only_mine(item):
                     _remove(now, item)
-                elif newest is not None:
-                    newest[1].of(Lists).added[name].append(item)
+                elif heir is not None:
+                    heir.of(Lists).added[name].append(item)
             added.clear()
 
     def report(self) -> list[str]:

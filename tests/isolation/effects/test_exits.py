@@ -58,8 +58,11 @@ def test_finalizers_are_the_process_s(site: Site) -> None:
 
 
 def test_at_the_process_s_end(tmp_path: Path) -> None:
-    """Exit callbacks of the generations that are left run when the process ends."""
-    write(tmp_path, {"src/shop.py": "import atexit\natexit.register(print, 'bye')\napp = dict\n"})
+    """Exit callbacks of the generations that are left run when the process ends, which is not held
+    up by a folder that the current one has put on the path.
+    """
+    source = "import atexit, sys\nsys.path.append('/nowhere')\natexit.register(print, 'bye')\n"
+    write(tmp_path, {"src/shop.py": f"{source}app = dict\n"})
     program = """
 from genwsgi.isolation.scope import ScopeRules, find_scope
 from genwsgi.isolation.store import Store
