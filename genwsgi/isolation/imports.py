@@ -81,7 +81,8 @@ class ScopeFolderFinder:
     ``pkgutil.iter_modules`` asks it for names, and whoever walks a package so (``venusian``, for
     Pyramid's ``scan()``) then for the spec of each.  Imports ask :class:`ScopeFinder` before it:
     a top-level name that they still don't have means that the application has put a folder of its
-    own on the path.
+    own on the path.  What is there is the disk's until that folder has joined the scope, the
+    submodules of its packages included.
     """
 
     def __init__(self, folder: str) -> None:
@@ -94,9 +95,9 @@ class ScopeFolderFinder:
         target: object = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         table = table_of_folder(self._folder) if "." in fullname else None
-        if table is None:
+        if table is None or not table.owns(fullname):
             return self._on_disk.find_spec(fullname)
-        return find_in_snapshot(table, fullname, [self._folder]) if table.owns(fullname) else None
+        return find_in_snapshot(table, fullname, [self._folder])
 
     def invalidate_caches(self) -> None:
         self._on_disk.invalidate_caches()

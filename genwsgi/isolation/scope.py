@@ -129,6 +129,8 @@ def find_scope(rules: ScopeRules) -> Scope:
     shared = {*ALWAYS_SHARED, *sys.stdlib_module_names, "__main__", *rules.share}
     home = _home_of(rules)
     folders = [addition.folder for addition in rules.additions if addition.folder]
+    # The application has them on its path: the parts of a namespace package are looked for there.
+    rules = replace(rules, path=(*rules.path, *folders))
     roots = list(dict.fromkeys([*rules.first, *([home] if home else []), *rules.own, *folders]))
     left_out: dict[str, str] = {}
     for root in roots:

@@ -298,6 +298,36 @@ def test_folder_that_the_application_puts_on_the_path(site: Site, installed: Pat
     assert "addon" in generation.modules.names
 
 
+def test_packages_in_folders_that_the_application_puts_on_the_path(
+    site: Site, installed: Path
+) -> None:
+    """They have their submodules, and a namespace package its parts in each of these folders."""
+    site.path = (str(site.root), str(installed))
+    write(
+        site.root,
+        {
+            "lib/kit/__init__.py": "from kit.sub import V\n",
+            "lib/kit/sub.py": "V = 1\n",
+            "lib/space/one.py": "V = 2\n",
+            "more/space/two.py": "V = 3\n",
+        },
+    )
+    site.write(
+        shop="""
+            import os, sys
+            home = os.path.dirname(os.path.dirname(__file__))
+            sys.path[:0] = [os.path.join(home, "lib"), os.path.join(home, "more")]
+            import kit, space.one, space.two
+            V = kit.V, space.one.V, space.two.V
+        """
+    )
+    why = "the application puts it on sys.path"
+    assert site.grow() == {str(site.root / folder): why for folder in ("lib", "more")}
+    generation = site.serve()
+    assert generation.run(generation.modules.import_module, "shop").V == (1, 2, 3)
+    assert {"kit", "space"} <= generation.modules.names
+
+
 def test_verdicts(site: Site, installed: Path) -> None:
     """Each package that the application uses is explained, those in the scope first."""
     write(
