@@ -134,4 +134,4 @@ def test_fifty_swaps(site: Site, tmp_path: Any) -> None:
     assert max(late.values()) < SOON, late
     wait_until(lambda: left() == first, what="all is as after the first swap")
     assert gc.isenabled()
-    assert [one.number for one in site.live.status()] == [51]
+    wait_until(lambda: [one.number for one in site.live.status()] == [51], what="the status")
