@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import threading
 import time
@@ -26,6 +27,15 @@ def wait_until(condition: Callable[[], T], timeout: float = 30.0, what: str = ""
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what or condition!r}")
         time.sleep(GLANCE)
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a process that is to be interrupted, without coverage's tracer.
+
+    What a signal's handler raises may be raised in the tracer, whose lock then stays taken: the
+    process would wait for it for ever.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 @contextmanager

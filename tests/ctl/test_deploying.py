@@ -20,7 +20,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from tests.ctl.played import Answer, coordinator
 from tests.ctl.test_status import STATUS
 from tests.deploy.real import directory, short
-from tests.helpers import wait_until
+from tests.helpers import unmeasured, wait_until
 
 __all__ = ["directory", "short"]
 
@@ -196,7 +196,7 @@ def test_interrupted_the_order_goes_on(directory: RunDirectory):
     command = [sys.executable, "-m", "genwsgi.ctl", "deploy", "--run-dir", directory.path]
     with coordinator(directory, answering(Progress("", 1, "building"))) as played:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=unmeasured()
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "worker 1  building\n"

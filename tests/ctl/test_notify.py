@@ -19,7 +19,7 @@ from genwsgi.ctl.__main__ import main
 from genwsgi.triggers.amqp.builder import Request, Result
 from genwsgi.triggers.amqp.listener import Listener
 from genwsgi.triggers.amqp.settings import Settings
-from tests.helpers import wait_until
+from tests.helpers import unmeasured, wait_until
 from tests.rabbitmq import Broker, free_ports
 from tests.triggers.amqp.test_listener import LOG, channel
 
@@ -250,7 +250,8 @@ def test_interrupted_it_calls_off_what_is_prepared(
     fleet[0].end = ""
     command = [sys.executable, "-m", "genwsgi.ctl", "notify", "--all-or-none", "--expect=3"]
     command += [f"--amqp={broker.url}", f"--amqp-exchange={exchange}"]
-    process = subprocess.Popen([*command, f"--key-file={tmp_path}/key"], text=True)
+    command.append(f"--key-file={tmp_path}/key")
+    process = subprocess.Popen(command, text=True, env=unmeasured())
     wait_until(lambda: all(one.requests for one in fleet), 30, "all to prepare")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 1
@@ -269,6 +270,7 @@ def test_interrupted_what_is_ordered_goes_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=unmeasured(),
     )
     assert process.stdout is not None
     shown = iter(process.stdout.readline, "")

@@ -21,6 +21,7 @@ from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.generations.status import GenerationStatus
 from tests.ctl.played import coordinator
 from tests.deploy.real import directory, short
+from tests.helpers import unmeasured
 
 __all__ = ["directory", "short"]
 
@@ -141,7 +142,9 @@ def test_watching_goes_on_until_it_is_interrupted(directory: RunDirectory, as_js
     command = [sys.executable, "-m", "genwsgi.ctl", "status", "--watch", "--every", "0.05"]
     command += ["--run-dir", directory.path, *["--json"] * as_json]
     with coordinator(directory, lambda request: [STATUS]):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=unmeasured()
+        ) as process:
             assert process.stdout is not None
             heads = 0
             while heads < 3:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import wait_until
+from tests.helpers import unmeasured, wait_until
 from tests.process.harness import APPLICATION, COMMITTED, Server, put
 
 #: The end of an application whose import goes on for as long as there is a file beside it.
@@ -60,9 +60,8 @@ class Place:
         :returns: its status, and what it has shown.
         """
         ours, its = pty.openpty()
-        process = subprocess.Popen(
-            self._command(words), env={**os.environ, **self.env}, stdin=its, stdout=its, stderr=its
-        )
+        env = {**(unmeasured() if until else os.environ), **self.env}
+        process = subprocess.Popen(self._command(words), env=env, stdin=its, stdout=its, stderr=its)
         os.close(its)
         shown, deadline = "", time.monotonic() + 60
         while time.monotonic() < deadline:
