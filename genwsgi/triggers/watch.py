@@ -342,6 +342,16 @@ def _differences(before: Plan, after: Plan) -> Iterator[tuple[str, bool]]:
             yield path, outcome is Kind.MISSING
 
 
+def in_words(change: Change) -> str:
+    """Say what has changed: the first few names, with their folders where these tell them apart."""
+    paths = change.paths[:3]
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [os.sep.join(path.split(os.sep)[-2:]) for path in paths]
+    more = f" and {change.count - 3} more" if change.count > 3 else ""
+    return f"changed: {', '.join(names)}{more}"
+
+
 def make(
     options: Mapping[str, Any], submit: Callable[[str, str], object], log: logging.Logger
 ) -> WatchTrigger | None:
@@ -350,9 +360,7 @@ def make(
         return None
 
     def order(change: Change) -> None:
-        names = ", ".join(os.path.basename(path) for path in change.paths[:3])
-        more = f" and {change.count - 3} more" if change.count > 3 else ""
-        submit(WatchTrigger.name, f"changed: {names}{more}")
+        submit(WatchTrigger.name, in_words(change))
 
     return WatchTrigger(
         options["roots"],

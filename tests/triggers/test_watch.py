@@ -831,6 +831,19 @@ def test_the_options_make_a_trigger_that_says_what_changed(place):
     assert module.make({**options, "watch": False}, lambda *words: None, log) is None
 
 
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (("/srv/a/x.py",), "changed: x.py"),
+        (("/srv/a/x.py", "/srv/b/y.py"), "changed: x.py, y.py"),
+        (("/srv/a/__init__.py", "/srv/b/__init__.py"), "changed: a/__init__.py, b/__init__.py"),
+    ],
+)
+def test_names_are_told_apart(paths, words):
+    """What has changed is said by its names, and with its folders where names are the same."""
+    assert module.in_words(module.Change(paths, len(paths))) == words
+
+
 def test_other_roots_are_watched_when_code_comes_from_elsewhere(watch, orders, place):
     """Told to follow, the watch gives orders for the new folder, and none for the old one."""
     trigger = watch(place.root)
