@@ -178,7 +178,11 @@ class Conductor:
         if self.phase is Phase.PREPARING:
             return self._abort(f"not all were ready within {self._timeout:g} s", now)
         if self.phase is Phase.ORDERING:
-            self.problem = f"{len(silent)} of {len(self.hosts)} have not said how it ended"
+            self.problem = (
+                f"{len(silent)} of {len(self.hosts)} have not said how it ended"
+                if self.ordered or len(silent) < len(self.hosts)
+                else f"the broker has not confirmed it within {self._timeout:g} s"
+            )
         self.phase = Phase.OVER
         return []
 

@@ -185,6 +185,14 @@ def test_there_is_no_way_back_once_the_order_is_sent():
     assert fleet.conductor.problem == "1 of 2 have not said how it ended"
 
 
+def test_an_order_that_the_broker_never_confirms():
+    """It is the broker that is named then, and not hosts of which nothing is known."""
+    fleet = Fleet(wait=False, timeout=30.0)
+    assert fleet.tick(30.0) == []
+    assert fleet.conductor.over
+    assert fleet.conductor.problem == "the broker has not confirmed it within 30 s"
+
+
 def test_a_late_answer_about_preparing_is_no_outcome():
     """What a host says of a step that is over is not taken for what is awaited now."""
     fleet = Fleet(all_or_none=True)
