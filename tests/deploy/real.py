@@ -21,7 +21,7 @@ from genwsgi.errors import ProtocolError
 from tests.helpers import wait_until
 
 #: How long anything may take, in seconds.
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 #: What may come between other messages.
 ANY_TIME = (protocol.Generations, protocol.Problems, protocol.Building, protocol.Tell)

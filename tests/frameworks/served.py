@@ -190,9 +190,17 @@ class Census:
     objects: int
     blocks: int
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is being built, or torn down: its threads are no others' for long."""
+        return not any(name.startswith(PASSING) for name in self.threads)
+
 
 #: What later swaps must leave as the first one did.
 STEADY = ("threads", "handlers", "atexit", "meta_path", "gc_callbacks")
+
+#: How the threads are called that are at the end of a generation, and soon at their own.
+PASSING = ("genwsgi-build", "genwsgi-teardown")
 
 #: Open files vary with the connections to the database: each of the server's threads may have one
 #: with its journal, in the current generation.
@@ -276,7 +284,7 @@ class Site:
                 return outcome.search(text) is not None
 
             try:
-                wait_until(told, timeout=60, what=f"{version} to be deployed")
+                wait_until(told, timeout=120, what=f"{version} to be deployed")
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.server.log()}") from None
             self._read = log.tell()
@@ -336,7 +344,7 @@ class Site:
         """
         for _ in paced(round(timeout / LOOK), LOOK):
             found = self.take_census()
-            if all(one.tables <= 1 + held for one in found.values()):
+            if all(one.tables <= 1 + held and one.at_rest for one in found.values()):
                 return found
         raise AssertionError(f"not collected within {timeout} s: {found}\n{self.server.log()}")
 
@@ -369,7 +377,7 @@ class Visits:
     versions: Counter[str] = field(default_factory=Counter)
     offence: BaseException | None = None
 
-    def wait_for(self, version: str, count: int = 1, timeout: float = 30.0) -> None:
+    def wait_for(self, version: str, count: int = 1, timeout: float = 60.0) -> None:
         """Wait until ``version`` was seen ``count`` times; raise what went wrong meanwhile."""
 
         def seen() -> bool:
@@ -442,7 +450,7 @@ def serving_site(
         env=site.environment(),
     )
     try:
-        site.server.wait_ready(workers, timeout=60)
+        site.server.wait_ready(workers)
         yield site
     finally:
         site.close()

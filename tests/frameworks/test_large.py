@@ -43,7 +43,7 @@ def test_large(tmp_path: Path) -> None:
             fields = {**form, "login": "ann", "password": "secret"}
             assert "user=ann" in browser.post("/accounts/login/", fields).text
         with visiting(browsers, visit) as visits:
-            visits.wait_for("v0", 2, timeout=60)
+            visits.wait_for("v0", 2)
             for number in range(1, 3):
                 site.deploy(f"v{number}")
                 visits.wait_for(f"v{number}", 2)
