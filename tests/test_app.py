@@ -364,7 +364,7 @@ def test_watch_misses_no_edit_made_during_the_first_build(
         f"with open({str(tmp_path / 'webapp.new')!r}, 'w') as file:\n    file.write({later!r})\n"
         f"os.replace({str(tmp_path / 'webapp.new')!r}, __file__)\n"
         # Imported as long as the watch has not seen the edit.
-        "seen.wait(20)\n" + CODE.format(version="v1")
+        "seen.wait(60)\n" + CODE.format(version="v1")
     )
     put(tmp_path, "", code)
     app = make(watch=True)
@@ -450,7 +450,7 @@ def test_close_ends_a_deploy_under_way(make: Make, tmp_path: Path) -> None:
     thread.start()
     wait_until((tmp_path / "webapp.py.begun").exists, what="the build")
     app.close()
-    thread.join(10)
+    thread.join(60)
     assert outcomes == [Outcome.REFUSED]
     wait_until(lambda: not _builds(), what="the end of the build")
     assert marks() == before
@@ -573,7 +573,7 @@ def test_live_swaps_under_waitress(make: Make, tmp_path: Path) -> None:
     """One keep-alive connection to waitress sees ten generations; it is never closed."""
     app = make()
     with under_waitress(app) as port:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
             client.connect()
             socket = client.sock
             for number in range(1, 11):
@@ -590,7 +590,7 @@ def test_live_swaps_under_wsgiref(make: Make, tmp_path: Path) -> None:
     app = make()
     with under_wsgiref(app) as port:
         for number in range(1, 11):
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
                 client.request("GET", "/")
                 response = client.getresponse()
                 assert (response.status, response.read().decode()) == (200, f"v{number % 10}")
@@ -607,7 +607,7 @@ def test_swaps_between_the_requests_of_many_clients(make: Make, tmp_path: Path) 
 
     def client(answers: list[str], port: int) -> None:
         try:
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                 connection.auto_open = 0
                 connection.connect()
                 while not stop.is_set():

@@ -182,7 +182,7 @@ def test_others_wait_for_the_one_that_makes() -> None:
     def make() -> object:
         asked.set()
         assert genwsgi.keep("other", list) == []  # which needs the lock
-        go.wait(20)
+        go.wait(60)
         made.append(object())
         return made[0]
 
@@ -207,7 +207,7 @@ def test_whoever_waits_makes_it_when_the_maker_fails() -> None:
 
     def fail() -> object:
         asked.set()
-        go.wait(20)
+        go.wait(60)
         raise SystemExit("no")
 
     def first() -> None:
@@ -250,7 +250,7 @@ def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def make() -> object:
         asked.set()
-        return go.wait(20)
+        return go.wait(60)
 
     thread = threading.Thread(target=genwsgi.keep, args=("x", make), name="slow one")
     thread.start()

@@ -167,7 +167,7 @@ def test_close_while_a_build_is_undone(site: Site, monkeypatch: pytest.MonkeyPat
 
     def slowly(*args: Any) -> None:
         entered.set()
-        gate.wait(10)
+        gate.wait(60)
         tear_down(*args)
 
     monkeypatch.setattr("genwsgi.build.tear_down", slowly)

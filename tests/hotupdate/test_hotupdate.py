@@ -32,7 +32,7 @@ def run(code: str) -> str:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -279,7 +279,7 @@ def test_thread_that_stays(
     wait_until(lambda: "a loop without an end" in caplog.text, what="the warning")
     assert "a-crawler in loop of" in caplog.text
     gate.set()
-    thread.join(10)
+    thread.join(60)
     wait_until(lambda: hotupdate.status().in_use == (), what="version 1 has retired")
 
 
@@ -370,7 +370,7 @@ hotupdate.on_update(lambda old, new: os._exit(0 if rules.parse() == (3, 3) else 
 with open({fields!r} + ".tmp", "w") as file:
     file.write("VERSION = 3")
 os.replace(file.name, {fields!r})
-threading.Event().wait(20)
+threading.Event().wait(60)
 os._exit(2)
 """
 

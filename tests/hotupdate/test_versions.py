@@ -115,7 +115,7 @@ def test_running_code_finishes_on_its_version(program: Program) -> None:
 
         def wait(inside: threading.Event = inside, gate: threading.Event = gate) -> None:
             inside.set()
-            gate.wait(10)
+            gate.wait(60)
 
         thread = threading.Thread(target=lambda: result.append(rules.parse(wait)))  # noqa: B023
         thread.start()
@@ -123,7 +123,7 @@ def test_running_code_finishes_on_its_version(program: Program) -> None:
         program.write({"NAME/fields.py": f"VERSION = {number + 1}\n"})
         assert program.update("NAME.fields").outcome == "committed"
         gate.set()
-        thread.join(10)
+        thread.join(60)
         assert result == [(number,) * 4]
 
 
@@ -134,7 +134,7 @@ def test_no_thread_sees_a_version_before_it_is_live(program: Program) -> None:
 
     def wait() -> None:
         entered.set()
-        gate.wait(10)
+        gate.wait(60)
 
     vars(program.load("NAME"))["wait"] = wait
     program.write(
@@ -151,7 +151,7 @@ def test_no_thread_sees_a_version_before_it_is_live(program: Program) -> None:
     assert (space["fields"].VERSION, rules.parse()) == (1, (1, 1))
     assert eval(f"{program.name}.fields.VERSION", space) == 1
     gate.set()
-    thread.join(10)
+    thread.join(60)
     assert (space["fields"].VERSION, rules.parse()) == (2, (2, 2))
 
 

@@ -99,7 +99,7 @@ def test_hung_build_holds_up_nobody(site: Site) -> None:
             assert thread.is_alive()
         finally:
             gate.set()
-            thread.join(10)
+            thread.join(60)
         site.live.discard(built[0])
     finally:
         del builtins.gate  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ def test_threads_in_a_circle(site: Site) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert sorted(found) == ["shop.a", "shop.b"]
     finally:
         del builtins.meet  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ def test_importers_wait_for_each_other(site: Site) -> None:
     try:
         site.write(
             shop="def ask():\n    from shop import slow\n    return slow.V\n",
-            shop__slow="started.set()\ngate.wait(10)\nV = 1\n",
+            shop__slow="started.set()\ngate.wait(60)\nV = 1\n",
         )
         generation = site.serve()
         found: list[int] = []
@@ -155,7 +155,7 @@ def test_importers_wait_for_each_other(site: Site) -> None:
         threads[1].start()
         gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert found == [1, 1]
     finally:
         del builtins.started, builtins.gate  # type: ignore[attr-defined]

@@ -45,7 +45,7 @@ SHOP = {
         import threading
         GATE = threading.Event()
         def poll():
-            GATE.wait(20)
+            GATE.wait(120)
     """,
 }
 
@@ -237,10 +237,10 @@ def test_variables_of_a_shared_thread(site: Site, monkeypatch: pytest.MonkeyPatc
         page = pages.pop()
         seen.append(weakref.ref(page))
         ready.set()
-        go.wait(20)
+        go.wait(120)
         del page
         done.set()
-        gone.wait(20)
+        gone.wait(120)
 
     gone = threading.Event()
     seen: list[Any] = []
