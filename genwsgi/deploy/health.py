@@ -74,3 +74,5 @@ class Health:
         # A directory that is gone, or full, is the coordinator's to tell of.
         with contextlib.suppress(OSError):
             self._directory.begin_serving(self._pid)
+        if not self._serves:  # it has ended on another thread, just before that was noted
+            self._directory.end_serving(self._pid)

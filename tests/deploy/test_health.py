@@ -117,3 +117,20 @@ def test_that_it_serves_is_noted_again(directory: RunDirectory) -> None:
     health.due = 0.0
     health.look()
     assert not directory.serves(os.getpid())
+
+
+def test_who_ends_just_as_it_looks_serves_no_more(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends on another thread than the one that makes the note again."""
+    health = Health(directory, LOG)
+    health.begin_serving()
+
+    def ended_meanwhile(_pid: int) -> bool:
+        health.end_serving()
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "serves", ended_meanwhile)
+        health.look()
+    assert directory.serving() == frozenset()
