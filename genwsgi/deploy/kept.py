@@ -61,11 +61,12 @@ class KeptReleases:
         return found
 
     def before(self, release: Release) -> Release:
-        """The latest before ``release`` that has other code, and was not rolled back from.
+        """The latest before ``release`` that has other code, be it what a rollback has left.
 
         :raises OrderError: none is kept.
         """
-        found = next((one for one in self._led_to(release) if one.digest != release.digest), None)
+        earlier = (one for one in reversed(self._releases) if one.number < release.number)
+        found = next((one for one in earlier if one.digest != release.digest), None)
         if found is None:
             raise OrderError(f"no release before {release.number} is kept")
         return found
