@@ -169,15 +169,6 @@ class Server:
         os.kill(pid, signal.SIGKILL)
         self.wait_for_log(rf"the coordinator \(pid {pid}\) has died")
 
-    def wait_settled(self) -> None:
-        """Wait until no worker is just starting: gunicorn's SIGTERM would be lost on it."""
-
-        def settled() -> bool:
-            pids = map(int, re.findall(r"Booting worker with pid: (\d+)", self.log()))
-            return {pid for pid in pids if Path(f"/proc/{pid}").exists()} <= set(self.workers())
-
-        wait_until(settled, 20, "all workers to serve")
-
     def _alive(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()}")

@@ -269,7 +269,6 @@ def test_a_restart_replaces_the_workers(place: Place, server: Server) -> None:
 
 def test_none_is_said(place: Place, server: Server) -> None:
     """Stopped in good order, a server leaves nothing to be found."""
-    server.wait_settled()
     assert server.stop() == 0
     done = place.ctl("status")
     assert (done.returncode, done.stdout) == (2, "")

@@ -52,7 +52,7 @@ def imports(server: Server) -> set[str]:
         found[pid] = f"{version} {started}"
         return len(found) == 2
 
-    wait_until(all_asked, 20, "both workers to answer")
+    wait_until(all_asked, 60, "both workers to answer")
     return set(found.values())
 
 
@@ -63,7 +63,7 @@ def test_release_that_fails_is_left_by_itself(tmp_path: Path) -> None:
     closed, and the watch lets the files be until they change; then a good release passes.
     """
     write(tmp_path, "good1")
-    with serving(tmp_path, "--probation=4", "--max-error-rate=10%", "--park") as server:
+    with serving(tmp_path, "--probation=8", "--max-error-rate=10%", "--park") as server:
         before = imports(server)
         with load(server.port, clients=8) as tally:
             write(tmp_path, "bad2")
@@ -74,12 +74,11 @@ def test_release_that_fails_is_left_by_itself(tmp_path: Path) -> None:
                 r"release 2-\w+ has failed (\d+) of the (\d+) requests of its first ([\d.]+) s,"
                 r" more than 10 %; 1-\w+ had failed 0 of \d+"
             )
-            assert float(told[3]) < 4
+            assert float(told[3]) < 8
             server.wait_for_log(r"order \S+ by probation: committed: release 3-")
             failed = server.wait_for_log(r"in all it has failed (\d+) of \d+ requests")
-            reasons = dict(tally.reasons)
             assert imports(server) == before
-        assert reasons == {"status 500": int(failed[1])}
+        assert tally.reasons == {"status 500": int(failed[1])}
         assert tally.dropped == tally.refused == 0
         entry = Client(at(str(server.run_dir)), 20).ask(History, HistoryRequest(1)).entries[0]
         assert entry.trigger == "probation"
@@ -97,20 +96,18 @@ def test_worker_and_coordinator_die_in_a_probation(tmp_path: Path) -> None:
     """The probation goes on without them: what fails after it is left, on the new worker too."""
     write(tmp_path, "good1")
     with serving(tmp_path, "--probation=40", "--park") as server:
-        server.wait_settled()
         write(tmp_path, "raises2")
         server.wait_for_log(COMMITTED + "release 2-")
         killed = server.workers()[0]
         os.kill(killed, signal.SIGKILL)
         wait_until(
-            lambda: len(pids := server.workers()) == 2 and killed not in pids, 20, "a new worker"
+            lambda: len(pids := server.workers()) == 2 and killed not in pids, 60, "a new worker"
         )
-        coordinator = server.coordinator()
-        os.kill(coordinator, signal.SIGKILL)
-        wait_until(lambda: server.coordinator() != coordinator, 20, "a new coordinator")
+        server.kill_coordinator()
+        server.wait_for_coordinator()
         (tmp_path / "fail").touch()
         with load(server.port, clients=4) as tally:
             server.wait_for_log(r"order \S+ by probation: committed: release 3-")
-            wait_until(lambda: tally.versions["good1"] > 20, 20, "the good one")
+            wait_until(lambda: tally.versions["good1"] > 20, 60, "the good one")
         assert {one.split()[0] for one in imports(server)} == {"good1"}
         assert re.search(r"release 2-\w+ has failed \d+ of the \d+ requests", server.log())
