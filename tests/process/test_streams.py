@@ -18,7 +18,8 @@ from tests.process.harness import Server, paced, put, serving
 DEPLOYS = 20
 SECONDS = 60
 
-#: Streams and takes uploads; both import a module when they are half through.
+#: Streams and takes uploads; both import a module when they are half through.  While there is a
+#: gate, the last block of a stream is not sent.
 STREAMING = """\
 V = "{version}"
 import os
@@ -29,6 +30,8 @@ def stream(blocks, pause):
     for number in range(blocks):
         if number == blocks // 2:
             import late
+        while number == blocks - 1 and os.path.exists("gate"):
+            time.sleep(0.02)
         seen = V if number < blocks // 2 else late.V
         yield f"{{seen}} {{os.getpid()}} {{number}}\\n".encode()
         time.sleep(pause)
@@ -74,7 +77,7 @@ def serves(server: Server, version: str) -> bool:
 
 def read_stream(server: Server, blocks: int, pause: float) -> list[str]:
     """Read a stream to its end."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.request("GET", f"/stream?{blocks},{pause}")
         # Raises IncompleteRead unless the last chunk was the end.
@@ -84,13 +87,18 @@ def read_stream(server: Server, blocks: int, pause: float) -> list[str]:
 
 
 def send_slowly(server: Server, blocks: int, pause: float) -> str:
-    """Upload ``blocks`` times 1000 bytes, ``pause`` seconds apart; the response."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    """Upload ``blocks`` times 1000 bytes, ``pause`` seconds apart; the response.
+
+    While there is a gate, the last block is not sent.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.putrequest("POST", "/upload")
         connection.putheader("Content-Length", str(1000 * blocks))
         connection.endheaders()
-        for _ in paced(blocks, pause):
+        for number in paced(blocks, pause):
+            if number == blocks:
+                wait_until(lambda: not (server.root / "gate").exists(), 120, "the gate to open")
             connection.send(b"x" * 1000)
         return connection.getresponse().read().decode()
     finally:
@@ -106,6 +114,7 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
     for root in roots.values():
         root.mkdir()
         write(root, "v0")
+        (root / "gate").touch()
     with ExitStack() as stack:
         servers = [
             stack.enter_context(serving(root, f"--worker-class={name}"))
@@ -121,9 +130,11 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
             for server in servers:
                 write(server.root, f"v{number}")
             for server in servers:
-                wait_until(partial(serves, server, f"v{number}"), 20, "the new version")
+                wait_until(partial(serves, server, f"v{number}"), 60, "the new version")
         assert not any(stream.done() for stream in streams)
         assert not any(upload.done() for upload in uploads)
+        for root in roots.values():
+            (root / "gate").unlink()
         for stream in streams:
             lines = [line.split() for line in stream.result(SECONDS)]
             assert [line[0] for line in lines] == ["v0"] * SECONDS
