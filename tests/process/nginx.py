@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, application, paced, serving
+from tests.rabbitmq import free_ports
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "nginx.md"
 
@@ -81,14 +82,14 @@ def run(folder: Path, deploys: int, seconds: float, *options: str) -> Run:
             text=True,
         )
         try:
-            before = wait_until(lambda: _all_open(server), 20, "nginx's connections")
+            before = wait_until(lambda: _all_open(server), 60, "nginx's connections")
             for number in paced(max(deploys, 1), seconds):
                 if deploys:
                     application(folder, f"v{number}")
                     server.wait_for_log(COMMITTED, count=number)
             after = connections(server)
             wrk.send_signal(signal.SIGINT)
-            output, _ = wrk.communicate(timeout=30)
+            output, _ = wrk.communicate(timeout=60)
         finally:
             wrk.kill()
             wrk.wait(10)
@@ -126,8 +127,7 @@ def connections(server: Server) -> set[int]:
 def nginx(folder: Path, upstream: int) -> Iterator[int]:
     """Run nginx in front of the port ``upstream`` until the block ends; give the port it has."""
     folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     (text,) = re.findall(r"^```nginx\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
     text = text.replace("listen 80;", f"listen 127.0.0.1:{port};")
@@ -143,11 +143,11 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
     ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _listens(port), 20, "nginx")
+        wait_until(lambda: _listens(port), what="nginx")
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _listens(port: int) -> bool:

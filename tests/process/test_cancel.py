@@ -71,7 +71,7 @@ class Client:
 
     def ended(self) -> str:
         """Wait for the end, and say what it was."""
-        self._thread.join(20)
+        self._thread.join(60)
         return self.outcome
 
 

@@ -148,20 +148,20 @@ class Crawler:
 
     def wait_for_the_broker(self) -> None:
         """Wait until it hears orders."""
-        wait_until(lambda: "orders are heard from" in self.log.read_text(), 30, "the listener")
+        wait_until(lambda: "orders are heard from" in self.log.read_text(), 60, "the listener")
 
     def wait_for_an_item_of(self, version: int) -> None:
         """Wait until that version has made an item."""
         wait_until(
             lambda: self.alive() and any(item["version"] == version for item in self.items()),
-            30,
+            60,
             f"an item of version {version}",
         )
 
     def end(self, site: Site) -> None:
         """Let it come to its end."""
         site.ending = True
-        assert self.process.wait(30) == 0, self.log.read_text()
+        assert self.process.wait(60) == 0, self.log.read_text()
 
 
 def prepared(main: str) -> str:
@@ -178,7 +178,7 @@ def crawling(folder: Path, site: Site, **settings: str) -> Iterator[Crawler]:
     """The crawler, at work; whatever happens, it ends."""
     crawler = Crawler(folder, site, **settings)
     try:
-        wait_until(lambda: crawler.alive() and crawler.items(), 30, "the first item")
+        wait_until(lambda: crawler.alive() and crawler.items(), 60, "the first item")
         yield crawler
     finally:
         crawler.process.kill()
@@ -216,7 +216,7 @@ class Publisher:
         number = str(self._number)
         asked = pika.BasicProperties(reply_to=self._answers, correlation_id=number)
         self._channel.basic_publish(self._exchange, "", body, asked)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and crawler.alive():
             _, properties, answer = self._channel.basic_get(self._answers, auto_ack=True)
             # A host that has just connected may find the latest order twice, and answer twice.
@@ -343,6 +343,6 @@ def test_latecomer(
         crawler.write(2)
         publisher.order(order(crawler.release(2)), crawler)
         crawler.process.terminate()
-        crawler.process.wait(10)
+        crawler.process.wait(60)
         crawler.start(site)
         crawler.wait_for_an_item_of(2)

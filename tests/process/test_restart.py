@@ -63,7 +63,7 @@ def test_a_mistake_costs_nothing_and_can_be_mended(
     assert (server.root / "server.pid").read_text().strip() == str(server.process.pid)
 
     replace_workers(server, f"{GOOD}pidfile = 'server.pid'\n")
-    wait_until(lambda: len(now := server.workers()) == 1 and now != before, 30, "a new worker")
+    wait_until(lambda: len(now := server.workers()) == 1 and now != before, 60, "a new worker")
     assert server.get().startswith("one")
     assert server.log().count("the configuration can't be") == told + 1
 
@@ -73,7 +73,7 @@ def test_another_error_log_is_taken(server: Server) -> None:
     before = server.workers()
     log = server.root / "error.log"
     replace_workers(server, f"{GOOD}errorlog = {str(log)!r}\n")
-    wait_until(lambda: len(now := server.workers()) == 1 and now != before, 30, "a new worker")
+    wait_until(lambda: len(now := server.workers()) == 1 and now != before, 60, "a new worker")
     replace_workers(server, f"{GOOD}errorlog = {str(log)!r}\nbind = '127.0.0.1:1'\n")
-    wait_until(lambda: "the address (bind) can't be changed" in log.read_text(), 30, "the mistake")
+    wait_until(lambda: "the address (bind) can't be changed" in log.read_text(), 60, "the mistake")
     assert "(bind)" not in server.log().rpartition("Replacing the workers")[2]
