@@ -30,6 +30,7 @@ from genwsgi.app import GenerationalApp
 from genwsgi.background import BackgroundBuild
 from genwsgi.deploy.protocol import Outcome
 from genwsgi.errors import BuildError, GenwsgiError, TargetError, VerificationError
+from genwsgi.live import LiveApplication
 from genwsgi.triggers.reading import Reader
 from tests.helpers import wait_until
 
@@ -117,6 +118,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    # However slow the machine is, all has ended when something is closed.
+    monkeypatch.setattr(LiveApplication.close, "__defaults__", (60.0,))
     put(tmp_path, "v1")
     with ExitStack() as stack:
 

@@ -103,7 +103,7 @@ def test_callbacks_when_everything_closes(site: Site, notes: list[Any]) -> None:
     """The last generation's callbacks run when the application is closed."""
     site.write(shop=ENDING, shop__late="V = 'one'\n")
     site.serve()
-    site.live.close()
+    site.close()
     assert notes == ["VERSION two", "VERSION atexit 2", "one", "VERSION atexit 1"]
 
 

@@ -133,8 +133,8 @@ def test_close_leaves_the_process_as_it_was(site: Site) -> None:
     site.write(shop="")
     site.serve()
     assert process()["modules"] is not dict
-    site.live.close()
-    site.live.close()
+    site.close()
+    site.close()
     assert process()["modules"] is dict
     assert process()["proxies"] == []
     assert not [t for t in threading.enumerate() if t.name == "genwsgi-janitor"]
@@ -198,7 +198,7 @@ def test_close_waits_for_a_build_that_is_undone(
     monkeypatch.setattr("genwsgi.build.tear_down", slowly)
     BackgroundBuild(site.live, site.take(), "test", lambda _: None)
     assert entered.wait(10)
-    site.live.close()
+    site.close()
     assert process()["modules"] is dict
 
 
@@ -206,7 +206,7 @@ def test_nothing_is_built_once_it_is_closed(site: Site) -> None:
     """What is ready then is discarded; a build that ends later, or begins, is refused."""
     site.write(shop="import sys\nsys.path.append('/of/shop')\n")
     ready = site.build()
-    site.live.close()
+    site.close()
     assert ready.state is State.DISCARDED
     site.live.discard(ready)
     assert "/of/shop" not in sys.path
@@ -236,7 +236,7 @@ def test_two_applications(site: Site, tmp_path: Any) -> None:
         assert other.serve().modules.modules["club"].V == "shop"
         assert mine.run(__import__, "club").V == "shop"
     finally:
-        other.live.close()
+        other.close()
     assert call(mine, "shop", "__class__", "x")
 
 

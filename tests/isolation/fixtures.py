@@ -110,7 +110,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         pending = getattr(made, "pending", None)
         if pending is not None:
             pending.close()
-        made.live.close()
+        made.close()
     after = process()
     left = {key: (before[key], now) for key, now in after.items() if now != before[key]}
     assert not left, left

@@ -102,6 +102,10 @@ class Site:
         self.live.swap(generation)
         return generation
 
+    def close(self) -> None:
+        """Close everything; it has ended then, however slow the machine is."""
+        self.live.close(timeout=60.0)
+
     def request(self, ask: Callable[[], Any] = lambda: None) -> Any:
         """Begin a request, whose body is not read yet, on the current generation."""
         environ = {"ask": ask, "REQUEST_METHOD": "GET", "PATH_INFO": "/slow"}

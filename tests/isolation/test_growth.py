@@ -31,7 +31,7 @@ def installed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     before = set(sys.modules)
     recorded = dict(recording._edges)
     yield folder
-    site.live.close()
+    site.close()
     for name in set(sys.modules) - before:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -348,7 +348,7 @@ def test_shared_for_one_scoped_for_another(site: Site, tmp_path: Path) -> None:
         assert old.run(sys.modules.copy)["plugin_lib"] is shared
         assert view.real["plugin_lib"] is not shared
         site.pending.close()
-        site.live.close()
+        site.close()
         assert "plugin_lib" not in sys.modules, "kept, though the last that shared it has retired"
     finally:
         sys.path.remove(site.path[1])

@@ -21,7 +21,7 @@ def libraries(site: Site) -> Iterator[None]:
     before = set(sys.modules)
     recorded = dict(recording._edges)
     yield
-    site.live.close()
+    site.close()
     tops = {"prometheus_client", "marshmallow", "apispec", "flask", "blinker", "dramatiq"}
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in tops:

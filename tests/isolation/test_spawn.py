@@ -161,7 +161,7 @@ if __name__ == "__main__":
     jobs = site.root / "shop/jobs.py"
     jobs.write_text(jobs.read_text().replace("version = 1", "version = 2"))
     print(call(first, "shop.jobs", "ask", "forkserver"))
-    site.live.close()
+    site.close()
 """
     )
     site.write(**{name: text.replace("VERSION", "1") for name, text in TREE.items()})

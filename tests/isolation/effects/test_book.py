@@ -156,6 +156,6 @@ def test_report(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     assert effects_of(generation).report() == report  # type: ignore[union-attr]
     assert f"generation 1 did to the process: {', '.join(report)}" in caplog.messages
     generation.modules.modules["shop"].stop.set()
-    site.live.close()
+    site.close()
     assert generation.effects.report() == []
     del os.environ["GW_REPORTED"]

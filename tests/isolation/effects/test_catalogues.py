@@ -92,7 +92,7 @@ def test_what_the_program_does_stays(site: Site, tmp_path: Path) -> None:
         translated(tmp_path, "Wort 2")
         site.write(shop="import gettext\ndef ask():\n    return gettext.dgettext('shop', 'word')\n")
         assert call(site.serve(), "shop", "ask") == "Wort 2"
-        site.live.close()
+        site.close()
         assert gettext.dgettext("shop", "word") == "Wort"
     finally:
         gettext._localedirs.pop("shop", None)  # type: ignore[attr-defined]

@@ -82,7 +82,7 @@ def test_error_handler_of_the_process(site: Site) -> None:
         "def ask():\n    return 'é'.encode('ascii', 'gw_process')\n"
     )
     assert call(site.serve(), "shop", "ask") == b"!"
-    site.live.close()
+    site.close()
     assert codecs.lookup_error("gw_process") is before
 
 

@@ -50,7 +50,7 @@ def test_older_generation_that_is_current_again(site: Site) -> None:
         wait_until(lambda: second.modules.closed, what="it is torn down")
         heard(1)
         assert sys.stderr is out
-        site.live.close()
+        site.close()
     finally:
         signal.signal(signal.SIGUSR1, before)
         sys.stderr = stderr

@@ -99,7 +99,7 @@ def test_those_of_threading(site: Site) -> None:
     assert said == ["early 1", "late 1"]
     exits._before_threads()
     assert said == ["early 1", "late 1", "early 2"]
-    site.live.close()
+    site.close()
     assert said == ["early 1", "late 1", "early 2", "late 2"]
     # For the process itself it is as ever.
     known = len(threading._threading_atexits)  # type: ignore[attr-defined]

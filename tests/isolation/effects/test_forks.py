@@ -43,7 +43,7 @@ def test_callbacks(site: Site) -> None:
     said.clear()
     assert fork() == 42
     assert said == [("earlier", 2), ("before", 2), ("parent", 2)]
-    site.live.close()
+    site.close()
     assert fork() == 1
 
 

@@ -106,7 +106,7 @@ def test_other_hooks(process_hooks: None, site: Site) -> None:
     call(site.serve(), "shop", "ask")
     assert said == [("mine", 1), "break", ZeroDivisionError]
     said.clear()
-    site.live.close()
+    site.close()
     sys.displayhook(2)
     assert said == [("process", 2)]
 
@@ -155,7 +155,7 @@ def test_record_factory(site: Site) -> None:
     assert call(first, "shop", "ask") == "said 1"
     assert call(second, "shop", "ask") == "said 2"
     site.pending.close()
-    site.live.close()
+    site.close()
     assert logging.getLogRecordFactory() is plain
 
 

@@ -65,7 +65,7 @@ def test_each_hears_its_own(site: Site) -> None:
     del first
     wait_until(lambda: table() is None, what="the first generation is collected")
     said.clear()
-    site.live.close()
+    site.close()
     connect()
     assert said == []
 

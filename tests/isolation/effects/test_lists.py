@@ -81,7 +81,7 @@ def test_collector_callbacks(site: Site) -> None:
         site.pending.close()
         wait_until(lambda: first.modules.closed, what="the first generation is torn down")
         assert len(gc.callbacks) == len(before) + 2
-        site.live.close()
+        site.close()
         assert gc.callbacks == before
     finally:
         gc.callbacks[:] = before
@@ -166,7 +166,7 @@ def test_another_list(site: Site) -> None:
 def test_copies_are_plain_lists(site: Site) -> None:
     """What is pickled or copied of the path is a list like any, and so is the path at the end."""
     plain = sys.path
-    site.live.close()
+    site.close()
     assert type(sys.path) is list
     site.live = LiveApplication(site.target, site.store)
     for copied in (pickle.loads(pickle.dumps(sys.path)), copy.copy(sys.path), sys.path[:]):

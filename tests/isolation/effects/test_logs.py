@@ -212,7 +212,7 @@ def test_a_hundred_deploys(site: Site) -> None:
             what="handlers of older ones are gone",
         )
         assert logging._warnings_showwarning is not None  # type: ignore[attr-defined]
-        site.live.close()
+        site.close()
         assert logging._warnings_showwarning is None  # type: ignore[attr-defined]
     finally:
         logging.root.setLevel(level)
@@ -277,7 +277,7 @@ def test_logger_class(site: Site) -> None:
     assert call(second, "shop", "ask")
     assert said == [(1, "hello"), (2, "hello")]
     assert logging.getLoggerClass() is logging.Logger
-    site.live.close()
+    site.close()
     assert type(logging.getLogger("gw.talking")) is logging.Logger
     plain = """
         import logging

@@ -78,7 +78,7 @@ def test_each_has_its_own(site: Site) -> None:
     wait_until(lambda: first.modules.closed, what="the first generation is torn down")
     assert call(second, "shop", "use") == ("2&amp;", 2)
     assert said == [2]
-    site.live.close()
+    site.close()
     assert places() == before
 
 
@@ -96,7 +96,7 @@ def test_a_failed_build_leaves_none(site: Site) -> None:
     assert said == [1]
     queue.Queue[int]().put(1)
     assert said == [1]
-    site.live.close()
+    site.close()
     assert places() == before
 
 
@@ -108,7 +108,7 @@ def test_a_class_that_gevent_has_put_there(site: Site, monkeypatch: pytest.Monke
     assert call(first, "shop", "use") == ("1&amp;", 1)
     assert call(second, "shop", "use") == ("2&amp;", 2)
     site.pending.close()
-    site.live.close()
+    site.close()
     assert "qsize" not in vars(patched)
 
 

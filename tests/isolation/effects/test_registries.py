@@ -95,7 +95,7 @@ def test_of_the_process(site: Site) -> None:
     try:
         sqlite3.register_adapter(datetime.datetime, str)
         assert call(generation, "shop", "ask")[1] == "1"
-        site.live.close()
+        site.close()
         assert sqlite3.adapters[key] is str
     finally:
         sqlite3.adapters[key] = before
@@ -127,7 +127,7 @@ def test_copyreg(site: Site) -> None:
     site.pending.close()
     wait_until(lambda: first.modules.closed, what="the first generation is torn down")
     assert call(second, "shop", "ask") == ("odd 2", ["odd 2", "2"], True)
-    site.live.close()
+    site.close()
     assert ("shop", "Coded") not in copyreg._extension_registry  # type: ignore[attr-defined]
     assert pickle.loads(pickle.dumps(today)) == copy.copy(today) == today
 
@@ -252,5 +252,5 @@ def test_url_openers(site: Site) -> None:
     with third.run(urllib.request.urlopen, "data:,plain") as plain:
         assert plain.read() == b"plain"
     pending.close()
-    site.live.close()
+    site.close()
     assert urllib.request._opener is before  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ def test_two_generations(
     site.pending.close()
     wait_until(lambda: first.modules.closed, what="the first generation is torn down")
     assert asyncio.get_event_loop_policy() is policy
-    site.live.close()
+    site.close()
     assert second.effects.of(settings.Settings).report() == []
     now = values()
     held = {name for name, setting in settings._SETTINGS.items() if setting.held}
@@ -108,7 +108,7 @@ def test_start_method(kept: dict[str, Any], site: Site) -> None:
     site.write(shop=code.format("forkserver"))
     site.serve()
     assert multiprocessing.get_start_method() == "forkserver"
-    site.live.close()
+    site.close()
     assert multiprocessing.get_start_method(allow_none=True) is None
 
 
@@ -141,7 +141,7 @@ def test_a_working_directory_that_is_gone(
 
 def test_imported_during_the_build(kept: dict[str, Any], site: Site) -> None:
     """A module that the build imports first has its settings looked at before they change."""
-    site.live.close()
+    site.close()
     module = sys.modules.pop("decimal")
     site.live = LiveApplication(site.target, site.store)
     try:

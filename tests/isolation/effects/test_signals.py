@@ -36,7 +36,7 @@ def test_signal_off_the_main_thread(site: Site) -> None:
         site.serve()
         signal.raise_signal(signal.SIGUSR1)
         assert said == [1, 2]
-        site.live.close()
+        site.close()
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -59,7 +59,7 @@ def test_signal_first_claimed_off_the_main_thread(site: Site) -> None:
     wait_until(lambda: signals._getsignal(signal.SIGUSR1) is signals.dispatch, what="it is claimed")
     signal.raise_signal(signal.SIGUSR1)
     assert said == [1]
-    site.live.close()
+    site.close()
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
@@ -75,7 +75,7 @@ def test_a_failed_build_claims_nothing(site: Site) -> None:
         signal.raise_signal(signal.SIGUSR1)
         assert said == []
     finally:
-        site.live.close()
+        site.close()
         signal.signal(signal.SIGUSR1, before)
 
 
@@ -97,7 +97,7 @@ def test_the_server_goes_on_with_its_signals(told: list[str], site: Site) -> Non
         signal.raise_signal(signal.SIGTERM)
         assert said == ["server"]
     finally:
-        site.live.close()
+        site.close()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -123,7 +123,7 @@ def test_chaining(site: Site) -> None:
         assert said == [(2, signal.SIG_IGN)]
     finally:
         site.pending.close()
-        site.live.close()
+        site.close()
         signal.signal(signal.SIGUSR1, before)
 
 
@@ -141,7 +141,7 @@ def test_asyncio_leaves_no_claim(site: Site) -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     finally:
-        site.live.close()
+        site.close()
         signal.signal(signal.SIGINT, before)
 
 
@@ -163,5 +163,5 @@ def test_signal_falls_back(site: Site) -> None:
         signal.raise_signal(signal.SIGUSR1)
         assert said == ["before"]
     finally:
-        site.live.close()
+        site.close()
         signal.signal(signal.SIGUSR1, before)

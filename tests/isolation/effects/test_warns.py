@@ -38,7 +38,7 @@ def test_the_process_s(site: Site) -> None:
         warnings.filterwarnings("ignore", "gw-said")
         site.write(shop=FILTER.format(False))
         site.serve()
-        site.live.close()
+        site.close()
         assert count() == 1
 
 
@@ -59,5 +59,5 @@ def test_filters_reset(site: Site) -> None:
     with warnings.catch_warnings():
         site.write(shop=FILTER.format(False) + "warnings.resetwarnings()\n")
         site.serve()
-        site.live.close()
+        site.close()
         assert count() == 0
