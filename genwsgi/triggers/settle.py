@@ -106,6 +106,11 @@ class Settle:
         return min(self._last + self._quiet(), self._first + self.pace.cap)
 
     @property
+    def latest(self) -> float:
+        """When something happened last."""
+        return self._last
+
+    @property
     def pending(self) -> bool:
         """Whether a change waits to be complete."""
         return bool(self._paths)

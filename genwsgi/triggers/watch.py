@@ -21,6 +21,7 @@ from typing import Any
 from watchdog.events import FileSystemEvent
 
 from genwsgi.triggers.flood import Flood
+from genwsgi.triggers.looks import LookEvent, Looks
 from genwsgi.triggers.paths import Kind, Plan, git_locks, make_plan, trace
 from genwsgi.triggers.reading import Reader
 from genwsgi.triggers.settle import Change, Obstacle, Pace, Settle
@@ -43,6 +44,10 @@ PASSES = 5
 #: Seconds that git may hold its lock, and the silence that is enough after it.
 GIT_PATIENCE = 30.0
 GIT_AFTER = 0.05
+
+#: Seconds after which an order is given though a polling observer still finds news, or has not
+#: looked at everything; where two looks take longer, that is all that can be waited for.
+LOOK_PATIENCE = 30.0
 
 #: Seconds after which events are looked at although more arrive: no flood may put off the cap.
 BATCH = 1.0
@@ -97,6 +102,9 @@ class WatchTrigger:
         self._settle = Settle()
         self._reader = Reader(self._sieve, self._settle)
         self._flood = Flood(events_kept())
+        self._looks = Looks()
+        # The latest that the observer, if it polls, has to have looked after.
+        self._heard = 0.0
         self._directories: set[str] = set()
         self._check_at = 0.0
         self._again_at = 0.0
@@ -171,14 +179,19 @@ class WatchTrigger:
     def _react(self, batch: list[tuple[float, FileSystemEvent]]) -> None:
         self._reader.closes = sys.platform == "linux" and not self._polling
         for at, event in batch:
+            if isinstance(event, LookEvent):
+                self._looks.over(event)
+                continue
             self._reader.note(at, event, self._plan)
             self._flood.note(at)
+            self._hear()
         if self._flood.over(time.monotonic()) and not self._polling:
             self._log.info("the file watch: a flood of events; looking at everything")
             self._reader.stale.add(os.sep)
         if self._reader.stale or time.monotonic() >= self._check_at:
             self._check()
         if self._settle.pending:
+            self._hear()
             # One moment for both, or else a file that is open would be missed between them.
             now = time.monotonic()
             obstacles = self._obstacles(now)
@@ -187,6 +200,12 @@ class WatchTrigger:
                 for obstacle in obstacles:
                     self._log.warning("%s; going ahead without waiting longer", obstacle.what)
                 self._give(change)
+
+    def _hear(self) -> None:
+        """Have an observer that polls look again if something is new."""
+        if self._settle.latest != self._heard:
+            self._heard = self._settle.latest
+            self._looks.news(() if self._watches is None else self._watches.keys)
 
     def _give(self, change: Change) -> None:
         # Before the order: what changes while the watches are replaced is then read by the callee.
@@ -216,6 +235,8 @@ class WatchTrigger:
         for root in self._plan.roots:
             if root.kind is Kind.MISSING and root.path in self._directories:
                 found.append(Obstacle(f"{root.path} is gone", pace.cap, pace.burst))
+        if self._polling and self._watches is not None and self._looks.to_come(self._watches.keys):
+            found.append(Obstacle("not everything was looked at without news", LOOK_PATIENCE, 0.0))
         return found
 
     # Keeping the watches in step.
@@ -317,9 +338,10 @@ class WatchTrigger:
     def _open(self, *, polling: bool) -> Watches:
         interval = self._poll_interval if polling else None
         if interval is not None:
-            # One whole look without news, so that no half-written file is taken for a change.
-            quiet = 1.5 * interval
-            self._settle.pace = Pace(single=quiet, burst=quiet, cap=max(10.0, 3 * interval))
+            # The next look can't have ended before; then it is looked more often whether it has.
+            self._settle.pace = Pace(
+                single=interval, burst=interval, cap=max(10.0, 3 * interval), look=interval / 20
+            )
         return Watches(
             lambda event: self._events.put((time.monotonic(), event)),
             lambda path: self._plan.admits(path, self._sieve),

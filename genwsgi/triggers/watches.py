@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,9 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
-from watchdog.observers.polling import PollingObserverVFS
 
 from genwsgi.triggers.flood import KEPT
+from genwsgi.triggers.looks import Key, Listing, LookEvent, PollingObserver
 from genwsgi.triggers.paths import Plan, identity
 from genwsgi.triggers.sieve import relative
 
@@ -46,6 +46,7 @@ EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    LookEvent,
 ]
 
 #: watchdog 7 passes over directories below a recursive watch for which no watch was left.  One
@@ -87,26 +88,26 @@ class Watches:
         # warnings are errors that would end the thread, and nothing would be seen any more.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning, r"watchdog\.")
         self._handler = _Handler(emit)
-        self._held: dict[tuple[str, bool], _Held] = {}
-        self._refused: set[tuple[str, bool]] = set()
+        self._held: dict[Key, _Held] = {}
+        self._refused: set[Key] = set()
         self._told = interval is None
         self._observer: BaseObserver
         try:
             if interval is None:
                 self._observer = Observer()
             else:
-                self._observer = PollingObserverVFS(
-                    # lstat: a symlink that flips is a change, and a loop of them isn't followed.
-                    os.lstat,
-                    _listing(admits),
-                    polling_interval=interval,
-                )
+                self._observer = PollingObserver(_listing(admits), interval)
             self._observer.start()
         except OSError as error:
             raise WatchError(_reason(error)) from error
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def keys(self) -> Set[Key]:
+        """What is watched, as :class:`LookEvent` has it."""
+        return self._held.keys()
 
     def apply(self, plan: Plan, stale: frozenset[str] = frozenset()) -> set[str]:
         """Watch what ``plan`` says and nothing else.
@@ -157,7 +158,7 @@ class Watches:
         self._observer.stop()
         self._observer.join(timeout)
 
-    def _schedule(self, keys: set[tuple[str, bool]]) -> None:
+    def _schedule(self, keys: set[Key]) -> None:
         try:
             for path, recursive in sorted(keys - self._refused):
                 self._schedule_one(path, recursive=recursive)
@@ -181,7 +182,7 @@ class Watches:
         else:
             self._held[path, recursive] = _Held(watch, found)
 
-    def _ended(self) -> set[tuple[str, bool]]:
+    def _ended(self) -> set[Key]:
         alive = {emitter.watch for emitter in self._observer.emitters.copy() if emitter.is_alive()}
         return {
             key
@@ -194,7 +195,7 @@ class _Handler(FileSystemEventHandler):
     def __init__(self, emit: Callable[[FileSystemEvent], None]) -> None:
         self._emit = emit
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def dispatch(self, event: FileSystemEvent) -> None:
         self._emit(event)
 
 
@@ -207,7 +208,7 @@ def events_kept() -> int:
         return KEPT
 
 
-def _listing(admits: Callable[[str], bool]) -> Callable[[str | None], Iterator[os.DirEntry[Any]]]:
+def _listing(admits: Callable[[str], bool]) -> Listing:
     def listing(path: str | None) -> Iterator[os.DirEntry[Any]]:
         with os.scandir(path) as entries:
             yield from [entry for entry in entries if admits(entry.path)]

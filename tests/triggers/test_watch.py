@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import random
@@ -13,13 +14,15 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.polling import PollingObserverVFS
 
 from genwsgi.triggers import watch as module
 from genwsgi.triggers import watches
+from genwsgi.triggers.looks import PollingObserver
+from genwsgi.triggers.paths import Plan
 from genwsgi.triggers.settle import Pace
 from tests.helpers import wait_until
 
@@ -254,7 +257,6 @@ def test_modes_and_times_that_are_set_are_not_waited_for(watch, orders, place):
 def test_a_slow_write_seen_by_polling_gives_one_order_at_its_end(watch, orders, place):
     """A file that grows between two looks is not complete: a look without news is waited for."""
     trigger = watch(place.root, polling=True, poll_interval=0.2)
-    assert trigger._settle.pace.single > 0.2
     pace = threading.Event()
     with patience(trigger):
         with place.module.open("w") as file:
@@ -266,6 +268,44 @@ def test_a_slow_write_seen_by_polling_gives_one_order_at_its_end(watch, orders, 
         assert orders.take().paths == (str(place.module),)
     assert orders.times[-1] > ended
     place.nothing_but_the_sentinel(orders)
+
+
+def test_a_look_that_takes_longer_than_silence_is_waited_for(watch, orders, place, monkeypatch):
+    """Whoever polls gives no order before all was looked at once more, however long that takes."""
+    added = place.root / "new.py"
+    seen = []
+    going_on = threading.Event()
+    admits = Plan.admits
+
+    def slowly(self, path, sieve):
+        if path == str(added):
+            seen.append(path)
+            if len(seen) == 2:
+                going_on.wait(60)
+        return admits(self, path, sieve)
+
+    monkeypatch.setattr(Plan, "admits", slowly)
+    watch(place.root, **POLL)
+    place.replace(added, "a = 1\n")
+    wait_until(lambda: len(seen) == 2, what="a look that takes its time")
+    pass_time(5 * POLL["poll_interval"])
+    assert orders.changes == []
+    going_on.set()
+    assert orders.take().paths == (str(added),)
+
+
+def test_files_that_never_rest_are_taken_as_they_are(watch, orders, place, monkeypatch):
+    """A tree in which each look finds news gives an order when nobody would wait any longer."""
+    monkeypatch.setattr(module, "LOOK_PATIENCE", 0.5)
+    trigger = watch(place.root, **POLL)
+    trigger._settle.pace = replace(trigger._settle.pace, cap=0.5)
+    numbers = itertools.count(10)
+
+    def ordered():
+        place.replace(place.module, f"a = {next(numbers)}\n")
+        return orders.changes
+
+    wait_until(ordered, 30, "an order")
 
 
 def git(where, *words):
@@ -609,7 +649,7 @@ def limit(monkeypatch, number):
     real = BaseObserver.schedule
 
     def schedule(self, handler, path, **options):
-        if not isinstance(self, PollingObserverVFS):
+        if not isinstance(self, PollingObserver):
             raise OSError(number, os.strerror(number))
         return real(self, handler, path, **options)
 

@@ -11,10 +11,10 @@ import warnings
 import pytest
 from watchdog.events import FileCreatedEvent
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.polling import PollingObserverVFS
 
 from genwsgi.triggers import watches as module
 from genwsgi.triggers.flood import KEPT
+from genwsgi.triggers.looks import LookEvent, PollingObserver
 from genwsgi.triggers.paths import Plan
 from genwsgi.triggers.watches import PROBE, WatchError, Watches, events_kept
 from tests.helpers import wait_until
@@ -133,12 +133,51 @@ def test_a_polling_observer_leaves_out_what_is_not_admitted(events, top):
     assert event.src_path == str(top / "m.py")
 
 
+def test_a_polling_observer_says_when_it_has_looked(events, top):
+    """What a look has found is told before its end, each look once; one that failed is none."""
+    in_order = threading.Event()
+    in_order.set()
+
+    def admits(path):
+        if not in_order.is_set():
+            raise OSError(errno.EIO, "away", path)
+        return True
+
+    watches = Watches(events.put, admits, 0.02)
+    watches.apply(of(top, shallow=(top,)))
+    assert watches.keys == {(str(top), True), (str(top), False)}
+    (top / "m.py").touch()
+    found: dict[tuple[str, bool], int] = {}
+    while set(found.values()) != {1} or len(found) != 2:
+        event = events.get(timeout=10.0)
+        if isinstance(event, FileCreatedEvent):
+            found = dict.fromkeys(watches.keys, 0)
+        elif isinstance(event, LookEvent) and event.key in found:
+            found[event.key] = 1
+    in_order.clear()
+    # One that had begun may still end.
+    wait_until(lambda: drained(events) == 0, what="looks that fail")
+    in_order.set()
+    assert isinstance(events.get(timeout=10.0), LookEvent)
+    watches.close(10.0)
+
+
+def drained(events):
+    """Take all events; return how many came within five intervals."""
+    for count in range(100):
+        try:
+            events.get(timeout=0.1)
+        except queue.Empty:
+            return count
+    return 100
+
+
 def failing(monkeypatch, error, only=None):
     """Let no directory, or not the one, be watched; polling works."""
     real = BaseObserver.schedule
 
     def schedule(self, handler, path, **options):
-        if not isinstance(self, PollingObserverVFS) and only in (None, path):
+        if not isinstance(self, PollingObserver) and only in (None, path):
             raise error
         return real(self, handler, path, **options)
 
