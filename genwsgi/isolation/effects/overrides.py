@@ -22,7 +22,7 @@ from typing import Any
 
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.asking import asking
-from genwsgi.isolation.effects.base import Book, Record
+from genwsgi.isolation.effects.base import Book, Record, Run, current
 from genwsgi.isolation.effects.claims import MISSING, counted
 from genwsgi.isolation.holders import belongs
 
@@ -100,6 +100,44 @@ def _without_first(function: Callable[..., Any], _self: object, *args: Any, **kw
     return function(*args, **kwargs)
 
 
+class Addition:
+    """A name that generations have given to a class of the standard library, which had none.
+
+    A descriptor: each generation has what it put there itself, and none finds another one's, so
+    code that asks first whether somebody has done so already does it in each generation.
+    """
+
+    def __init__(self, owner: type, name: str) -> None:
+        self._owner = owner
+        self._name = name
+        self._claims: dict[Book, Any] = {}
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        generation: Generation | None = asking()
+        book: Book | None = None if generation is None else generation.effects
+        # Whoever has no book, as a thread of the server, finds the newest one's.
+        claims = list(self._claims.values())[-1:] if book is None else [self._claims.get(book)]
+        if not claims or claims[0] is None:
+            raise AttributeError(
+                f"{self._owner.__name__!r} has no {self._name!r} in this generation",
+                name=self._name,
+                obj=owner if instance is None else instance,
+            )
+        bind = getattr(type(claims[0]), "__get__", None)
+        return claims[0] if bind is None else bind(claims[0], instance, owner)
+
+    def claim(self, book: Book, value: Any) -> None:
+        """Let ``book``'s generation, which has put ``value`` into the place, have it there."""
+        self._claims[book] = value
+        setattr(self._owner, self._name, self)
+
+    def drop(self, book: Book) -> None:
+        """Forget a generation's claim; with the last one the class has no such name any more."""
+        self._claims.pop(book, None)
+        if not self._claims and _names(self._owner).get(self._name) is self:
+            delattr(self._owner, self._name)
+
+
 #: Each stand-in's place, and the generations that have wrapped it.
 _stand_ins: weakref.WeakKeyDictionary[Any, tuple[Override, weakref.WeakSet[Book]]] = (
     weakref.WeakKeyDictionary()
@@ -107,11 +145,15 @@ _stand_ins: weakref.WeakKeyDictionary[Any, tuple[Override, weakref.WeakSet[Book]
 
 
 class _Taken:
-    """A place with something that no function can stand for, as a class: it is only put back."""
+    """A place with what no function can stand for, as a class, or a module's new name: put back.
+
+    :ivar place: the module or class, and the name in it.
+    :ivar value: what the build has put there.
+    """
 
     def __init__(self, owner: Any, name: str, value: Any, before: Any) -> None:
-        self._place = (owner, name)
-        self._value = value
+        self.place = (owner, name)
+        self.value = value
         self._before = before
         _taken.append(self)
 
@@ -119,12 +161,21 @@ class _Taken:
         """Put back what was there, or have whoever came after put it back."""
         if self in _taken:
             _taken.remove(self)
-        owner, name = self._place
-        if _names(owner).get(name) is self._value:
+        owner, name = self.place
+        if self.in_force():
             _put(owner, name, self._before)
         for other in _taken.copy():
-            if other._place == self._place and other._before is self._value:
+            if other.place == self.place and other._before is self.value:
                 other._before = self._before
+
+    def in_force(self) -> bool:
+        """Whether the place has it."""
+        owner, name = self.place
+        return _names(owner).get(name) is self.value
+
+    def adds(self) -> bool:
+        """Whether there would be nothing in the place without it."""
+        return self._before is MISSING
 
 
 #: All of them, oldest first.
@@ -138,7 +189,7 @@ class Overrides(Record):
         super().__init__(book)
         self._before: dict[Any, _Names] = {}
         self._modules: set[str] = set()
-        self._made: list[Override] = []
+        self._made: list[Override | Addition] = []
         self._taken: list[_Taken] = []
         #: What shared packages have replaced meanwhile: owner, name, the function, what was there.
         self._others: list[tuple[Any, str, FunctionType, Any]] = []
@@ -182,6 +233,19 @@ class Overrides(Record):
         while self._taken:
             self._taken.pop().undo()
 
+    def retire(self, run: Run) -> None:
+        """Drop and put back all, but leave a name that a module would not have any more.
+
+        The current generation may have found it there and not added it again, so it goes on to
+        that one.
+        """
+        newest = current()
+        if newest is not None and newest[1] is not self.book():
+            left = [one for one in self._taken if one.adds() and one.in_force()]
+            newest[1].of(Overrides)._taken += left
+            self._taken = [one for one in self._taken if one not in left]
+        super().retire(run)
+
     def forget(self, packages: Collection[str]) -> None:
         """Put back what the shared copies of ``packages`` have replaced, which are unloaded now."""
         for owner, name, now, then in reversed(self._others):
@@ -212,9 +276,15 @@ class Overrides(Record):
     def _claim(self, book: Book, owner: Any, name: str, now: Any, then: Any) -> None:
         known = _stand_ins.get(then) if type(then) is FunctionType else None
         base = then if then is not MISSING else _inherited(owner, name)
+        if type(then) is Addition or (base is MISSING and isinstance(owner, type)):
+            addition = then if type(then) is Addition else Addition(owner, name)
+            addition.claim(book, now)
+            self._made.append(addition)
+            return
+        added = any(one.place == (owner, name) and one.value is then for one in _taken)
         if known is not None:
             override = known[0]
-        elif _can_be_called(now) and _can_be_called(base):
+        elif _can_be_called(now) and _can_be_called(base) and not added:
             override = Override(owner, name, base, then)
         else:
             self._taken.append(_Taken(owner, name, now, then))

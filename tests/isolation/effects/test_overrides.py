@@ -82,6 +82,38 @@ def test_each_has_its_own(site: Site) -> None:
     assert places() == before
 
 
+def test_names_that_are_added(site: Site) -> None:
+    """A name that a class did not have is each generation's own, for those too that ask first
+    whether it is there; one of a module goes on to the generation that found it there.
+    """
+    first, second = site.two(
+        shop="""
+            import html, json, queue
+            if not hasattr(queue.Queue, "added"):
+                queue.Queue.added = lambda self: VERSION
+            if not hasattr(json, "added"):
+                json.added = lambda: "found"
+            html.added = lambda: VERSION
+            def use():
+                return queue.Queue().added(), json.added(), html.added()
+        """
+    )
+    assert call(first, "shop", "use") == (1, "found", 2)
+    assert call(second, "shop", "use") == (2, "found", 2)
+    assert queue.Queue().added() == 2  # type: ignore[attr-defined]
+    site.pending.close()
+    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    assert call(second, "shop", "use") == (2, "found", 2)
+    site.write(shop="import queue\nHAS = hasattr(queue.Queue, 'added')\n")
+    third = site.serve()
+    assert third.run(third.modules.import_module, "shop").HAS is False
+    wait_until(lambda: second.modules.closed, what="the generation is torn down")
+    assert not hasattr(queue.Queue, "added")
+    site.live.close()
+    assert not hasattr(json, "added")
+    assert not hasattr(html, "added")
+
+
 def test_a_failed_build_leaves_none(site: Site) -> None:
     """What a failed build has replaced is as it was before, also where that was a wrapper."""
     before = places()
