@@ -10,6 +10,7 @@ import argparse
 import difflib
 import platform
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from gunicorn.workers import SUPPORTED_WORKERS
 from genwsgi import completion
 from genwsgi._version import __version__
 from genwsgi.errors import OptionError
+from genwsgi.isolation.scope import ALWAYS_SHARED
 from genwsgi.server import metrics
 from genwsgi.server.jsonlines import with_json
 from genwsgi.server.options import OPTIONS
@@ -133,6 +135,22 @@ class GenwsgiConfig(Config):
             self.settings["threads"].set(1 if sync else THREADS)
 
     @property
+    def worker_class(self) -> Any:
+        """The worker class, imported.
+
+        :raises OptionError: it isn't there, or lacks a package.
+        """
+        try:
+            return super().worker_class
+        except (RuntimeError, AttributeError) as error:
+            # gunicorn puts the whole traceback of what went wrong into the text of its own error.
+            cause = error.__context__ or error
+            kind = self.settings["worker_class"].get()
+            if not isinstance(kind, str) or not isinstance(cause, _NOT_THERE):
+                raise
+            raise _not_there(kind, cause) from None
+
+    @property
     def logger_class(self) -> Any:
         """The logger class that is given, or gunicorn's; with ``log_json`` it writes JSON lines."""
         given = super().logger_class
@@ -189,6 +207,10 @@ class _Parser(argparse.ArgumentParser):
 # -- what can't be served ------------------------------------------------------------------------
 
 _ASGI = "it serves ASGI applications, and genwsgi serves WSGI ones"
+#: The worker classes that fit.
+_WORKERS = ("gthread", "gevent", "sync")
+#: What is raised for a class that isn't there, or needs a package that isn't.
+_NOT_THERE = (ImportError, RuntimeError, AttributeError)
 #: Modules whose worker classes can't work, and why.
 _UNFIT_WORKERS = {
     "gunicorn.workers.gasgi": _ASGI,
@@ -203,7 +225,7 @@ def check(cfg: Config) -> None:
     """Refuse a combination of options that can't be served.
 
     To be called once everything is set, and before ``cfg.worker_class`` is asked for: that imports
-    the worker, whose packages may be missing.
+    the worker, for which the paths have to be set as well.
 
     :raises OptionError: one line that says what can't work, why, and what to do instead.
     """
@@ -231,6 +253,11 @@ def check(cfg: Config) -> None:
             "--park keeps the replaced code ready for the time of the --probation: give that as "
             "well, such as --probation 30"
         )
+    if cfg.probation is None and cfg.max_error_rate != cfg.settings["max_error_rate"].default:
+        raise OptionError(
+            "--max-error-rate is the limit of a --probation: give that as well, such as "
+            "--probation 30"
+        )
     if cfg.probation is not None and cfg.keep_releases == 0:
         raise OptionError(
             "--probation goes back to the release before, which --keep-releases 0 does not keep: "
@@ -241,6 +268,13 @@ def check(cfg: Config) -> None:
         raise OptionError(
             f"{', '.join(both)} can't be both imported afresh (--scope) and shared (--share): "
             "leave it out of one of them"
+        )
+
+    always = sorted(set(cfg.scope) & (sys.stdlib_module_names | ALWAYS_SHARED))
+    if always:
+        raise OptionError(
+            f"--scope can't have {', '.join(always)} imported afresh: the standard library, "
+            "genwsgi and what it needs are always shared"
         )
 
 
@@ -259,6 +293,15 @@ def _check_log(cfg: Config) -> None:
             f"--log-json needs a logger class that is made from gunicorn's, and {given.__name__} "
             "is not: leave one of them out"
         )
+
+
+def _not_there(kind: str, cause: BaseException) -> OptionError:
+    """Return what says that the worker class ``kind`` can't be had."""
+    near = difflib.get_close_matches(kind, [name for name in _WORKERS if name != kind], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_WORKERS)}"
+    unknown = isinstance(cause, ImportError) and "." not in kind
+    reason = "there is none of this name" if unknown else cause
+    return OptionError(f"worker class {kind} can't be used: {reason}; {hint}")
 
 
 def _check_worker(kind: str | type) -> None:

@@ -97,6 +97,7 @@ REFUSED = {
     "two targets": (["targets", "plain"], r"one MODULE\[:NAME\] is served, .* more: plain"),
     "an asgi worker": (["-k", "asgi", "targets"], r"worker class asgi can't be used: "),
     "a tornado worker": (["-k", "tornado", "targets"], r"worker class tornado can't be used: "),
+    "no such worker": (["-k", "gevnt", "targets"], r"gevnt can't be used: .* did you mean gevent"),
     "--preload": (["--preload", "targets"], r"--preload \(preload_app\) can't be combined"),
     "--reload": (["--reload", "targets"], r"--reload is gunicorn's"),
     "--paste": (["--paste=x.ini", "targets"], r"--paste loads an application that has no module"),

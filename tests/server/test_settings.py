@@ -509,6 +509,40 @@ def test_workers_that_can_not_work_are_refused(load: Load, worker: str, reason: 
     assert not any(name.endswith(("gasgi", "gtornado")) or "uvicorn" in name for name in new)
 
 
+@pytest.mark.parametrize(
+    ("worker", "line"),
+    [
+        ("nosuch", "there is none of this name; there are gthread, gevent, sync"),
+        ("gevnt", "there is none of this name; did you mean gevent?"),
+        ("no.such.Worker", "No module named 'no'; there are "),
+        ("os.nothing", "module 'os' has no attribute 'nothing'; there are "),
+        ("lacking.Worker", "needs another package; there are "),
+    ],
+)
+def test_a_worker_class_that_is_not_there_is_refused_in_one_line(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, worker: str, line: str
+) -> None:
+    """It is named with the reason and what there is, when it is imported and not before."""
+    (tmp_path / "lacking.py").write_text("raise RuntimeError('needs another package')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = load(f"-k {worker}")
+    check(cfg)
+    with pytest.raises(OptionError) as caught:
+        cfg.worker_class  # noqa: B018 -- it is imported when it is asked for
+    assert str(caught.value).startswith(f"worker class {worker} can't be used: {line}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_worker_class_of_ones_own_raises_is_shown_whole(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A mistake in the code of a worker class is no mistake in its name."""
+    (tmp_path / "mistaken.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        load("-k mistaken.Worker").worker_class  # noqa: B018 -- the same
+
+
 def test_worker_classes_given_as_classes_are_looked_at() -> None:
     """A config file may give the class itself, or one derived from it."""
     base = type("ASGIWorker", (), {"__module__": "gunicorn.workers.gasgi"})
@@ -574,3 +608,17 @@ def test_a_package_is_in_the_scope_or_shared() -> None:
     cfg.set("scope", "a,b")
     cfg.set("share", ["b", "c"])
     assert refusal(cfg).startswith("b can't be both")
+
+
+@pytest.mark.parametrize("name", ["json", "gunicorn"])
+def test_what_is_always_shared_is_in_no_scope(name: str) -> None:
+    """A name that --scope can't have imported afresh is refused, and not passed over."""
+    cfg = GenwsgiConfig()
+    cfg.set("scope", f"a,{name}")
+    assert refusal(cfg).startswith(f"--scope can't have {name} imported afresh: ")
+
+
+def test_a_limit_is_of_a_probation(load: Load) -> None:
+    """--max-error-rate alone would do nothing."""
+    assert refusal(load("--max-error-rate 3%")).startswith("--max-error-rate is the limit of ")
+    check(load("--max-error-rate 3% --probation 30"))
