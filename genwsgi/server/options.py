@@ -242,8 +242,8 @@ OPTIONS = (
     Option("build_timeout", "How long a deploy may take to build the new generation before it is "
         "given up.", _seconds, default=60.0, meta="SECONDS"),
     Option("verify", "Deploy only what answers a GET of this path with a status below 400, or with "
-        f"the one given: /old=301. Asked in each worker before it is ready, and held to PEP 3333 by "
-        f"wsgiref.validate. {_SEVERAL}",
+        f"the one given: /old=301. Asked in each worker before it is ready, and held to PEP "
+        f"3333 by wsgiref.validate. {_SEVERAL}",
         _requests, default=(), meta="PATH[=STATUS]", action="append"),
     Option("verify_timeout", "How long each --verify, and each check of the application's own, may "
         "take.", _seconds, default=TIMEOUT, meta="SECONDS"),
