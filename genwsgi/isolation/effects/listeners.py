@@ -1,9 +1,11 @@
-"""SQLAlchemy's listeners for a whole class of its own, as ``listens_for(Engine, "connect")``.
+"""Listeners of SQLAlchemy, as ``listens_for(Engine, "connect")``.
 
-SQLAlchemy is compiled, so all generations share it, and keeps such a listener for as long as the
-process lives: without this each deploy would add one, all of them would be called for everybody's
-connections, and none of their generations would ever be let go.  A listener hears what happens in
-the name of its own generation, outside of any only the current one's do, and goes with it.
+SQLAlchemy is compiled, so all generations share it, and keeps a listener for a class of its own for
+as long as the process lives: without this each deploy would add one, all of them would be called
+for everybody's connections, and none of their generations would ever be let go.  Such a listener
+hears what happens in the name of its own generation, outside of any only the current one's do, and
+goes with it.  So do those that a build has added for the generation's own (a model, a factory of
+sessions): SQLAlchemy keeps them by weak references to what they themselves lead to.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Listeners(Record):
 
     def report(self) -> list[str]:
         """How many there are."""
-        return counted({"listener of SQLAlchemy": len(self.keys)})
+        return counted({"SQLAlchemy listener": len(self.keys)})
 
 
 def _is_shared(target: Any, book: Book) -> bool:
@@ -72,12 +74,13 @@ def _wrap_registry(module: Any) -> None:
     def listen_for_generation(self: Any, *args: Any, **kw: Any) -> None:
         listeners = acting(Listeners)
         book = None if listeners is None else listeners.book()
-        if listeners is None or book is None or not _is_shared(self.target, book):
+        shared = book is not None and _is_shared(self.target, book)
+        if listeners is None or book is None or not (shared or book.building):
             listen(self, *args, **kw)
             return
         key = self
         # What a listener with ``retval`` returns is used, so it has to be called.
-        if not kw.get("retval") and self._listen_fn is self.fn:
+        if shared and not kw.get("retval") and self._listen_fn is self.fn:
             named = kw.pop("named", False)
             events = getattr(self.dispatch_target.dispatch, self.identifier)
             key = self.with_wrapper(_only_for(book, events._adjust_fn_spec(self.fn, named)))

@@ -70,6 +70,35 @@ def test_each_hears_its_own(site: Site) -> None:
     assert said == []
 
 
+def test_those_for_its_own(site: Site) -> None:
+    """A generation with listeners for its own models and sessions is collected."""
+    first, _ = site.two(
+        shop="""
+            from sqlalchemy import event
+            from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+            class Base(DeclarativeBase): ...
+            Sessions = sessionmaker()
+            class Item(Base):
+                __tablename__ = "item"
+                id: Mapped[int] = mapped_column(primary_key=True)
+            @event.listens_for(Base, "init", propagate=True)
+            def made(target, args, kwargs):
+                target.made_by = VERSION
+            @event.listens_for(Sessions, "before_flush")
+            def flushing(*args):
+                said.append(Item)
+            def ask():
+                return Item().made_by
+        """
+    )
+    assert call(first, "shop", "ask") == 1
+    gone = weakref.ref(first)
+    del first
+    site.pending.close()
+    del site.pending
+    wait_until(lambda: gone() is None, what="the first generation is collected")
+
+
 def test_a_failed_build_leaves_none(site: Site) -> None:
     """The listeners of a build that failed are removed."""
     site.write(shop=LISTENING.replace("VERSION", "1") + "\n    raise ValueError\n")
