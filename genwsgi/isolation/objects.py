@@ -89,11 +89,13 @@ class Objects:
             with open(self.place(key, BYTECODE), "rb") as file:
                 code = marshal.loads(file.read())
         except FileNotFoundError:
+            code = None
+        except (OSError, ValueError, EOFError, TypeError) as error:
+            raise SnapshotError(path, f"its bytecode can't be read: {error}") from error
+        if code is None:
             code = compile(self.source(key, path), path, "exec", dont_inherit=True)
             with suppress(OSError):  # for the next one who needs it
                 write_whole(self.place(key, BYTECODE), _marshalled(code))
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise SnapshotError(path, f"its bytecode can't be read: {error}") from error
         if not isinstance(code, CodeType):
             raise SnapshotError(path, "its bytecode is damaged; deploy again")
         if code.co_filename != path:

@@ -31,8 +31,10 @@ def test_broken_before(tree: Tree) -> None:
     known = tree.store.open(tree.take())
     tree.write(__init__="A = 2")
     second = tree.store.open(tree.take(known))
-    with pytest.raises(SyntaxError):
+    with pytest.raises(SyntaxError) as raised:
         second.code(str(tree.root / "shop/template.py"))
+    # Its traceback is of the code, and not of where the bytecode would be.
+    assert raised.value.__context__ is None
     second.release()
     known.release()
 
