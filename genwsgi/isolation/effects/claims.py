@@ -207,4 +207,8 @@ class Claims(Record):
 
 def counted(counts: dict[str, int]) -> list[str]:
     """Return phrases like "2 log handlers", from what is counted in the singular."""
-    return [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]
+    return [f"{n} {what if n == 1 else _plural(what)}" for what, n in counts.items() if n]
+
+
+def _plural(what: str) -> str:
+    return f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"

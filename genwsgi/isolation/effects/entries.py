@@ -46,7 +46,7 @@ class Entries(Record):
 
     def report(self) -> list[str]:
         """How many there are."""
-        return counted({"entry of sys.modules": len(self.changed)})
+        return counted({"sys.modules entry": len(self.changed)})
 
 
 def changing(table: MutableMapping[str, Any], name: str, value: Any) -> None:

@@ -24,9 +24,10 @@ def test_lists_at_retirement(site: Site) -> None:
         for _ in range(3):
             site.write(
                 shop="import sys\nclass Hook:\n    def find_spec(*_):\n        return None\n"
-                "sys.meta_path.append(Hook())\nsys.path.append('/nowhere/' + 'else')\n"
+                "sys.meta_path.append(Hook())\nsys.path += ['/nowhere/' + 'else', '/more']\n"
             )
             generation = site.serve()
+            assert generation.effects.report() == ["2 sys.path entries", "1 import hook"]
         wait_until(lambda: len(sys.meta_path) == len(hooks) + 1, what="old hooks are gone")
         wait_until(lambda: len(site.live.status()) == 1, what="the old ones are collected")
         assert sys.path.count("/nowhere/else") == 1
