@@ -56,7 +56,7 @@ class _Inheritance:
                 table.snapshot.digest,
                 table.generation.number,
                 table.generation.release,
-                DupFd(table.snapshot.fileno()),
+                DupFd(_held(table)),
             )
             for table in self._tables
         ]
@@ -71,12 +71,24 @@ def _prepare_for_generation(name: str) -> dict[str, Any]:
         if isinstance(table, OriginalTable):
             continue  # the program as it is on disk
         if isinstance(table, EndedTable):
-            raise GenwsgiError(f"{table.what}, its code starts no more processes: {name!r}")
+            raise _refusal(table)
         if isinstance(table, ModuleTable):
             tables.append(table)
     if tables:
         data[ENTRY] = _Inheritance(tables)
     return data
+
+
+def _held(table: ModuleTable) -> int:
+    """Return the descriptor that holds a generation's snapshot, which may end just now."""
+    try:
+        return table.snapshot.fileno()
+    except ValueError:  # it has let go of it
+        raise _refusal(EndedTable(table)) from None
+
+
+def _refusal(table: EndedTable) -> GenwsgiError:
+    return GenwsgiError(f"{table.what}, its code starts no more processes")
 
 
 def _patch(module: ModuleType) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.errors import GenwsgiError
+from genwsgi.isolation.modules import EndedTable
 from tests.helpers import wait_until
 from tests.isolation.sources import Site, call
 
@@ -128,10 +129,19 @@ def test_process_of_an_ended_generation(site: Site) -> None:
     first, second = site.two(**TREE)
     jobs = first.run(first.modules.import_module, "shop.jobs")
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: isinstance(first.modules, EndedTable), what="the first one is torn down")
     with pytest.raises(GenwsgiError, match="generation 1 is retired, its code starts no more"):
         jobs.start()
     assert call(second, "shop.jobs", "ask", "spawn") == 2
+
+
+def test_process_of_a_generation_that_is_just_torn_down(site: Site) -> None:
+    """That it can't have its code any more is said so, and not by an error about a closed file."""
+    first, _ = site.two(**TREE)
+    jobs = first.run(first.modules.import_module, "shop.jobs")
+    first.modules.close()
+    with pytest.raises(GenwsgiError, match=r"1 is .*, its code starts no more processes"):
+        jobs.start()
 
 
 def test_process_of_nobody(site: Site) -> None:

@@ -36,7 +36,10 @@ def replace_workers(server: Server, settings: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("worker_class = 'gevnt'", "used .class uri 'gevnt' invalid or not found: .*gevnt"),
+        (
+            "worker_class = 'gevnt'",
+            "used .worker class gevnt can't be used: .* did you mean gevent",
+        ),
         ("def on_reload(server): raise KeyError('mine')", "used .KeyError: 'mine'"),
         ("def pre_fork(server, worker): raise KeyError('mine')", "used .KeyError: 'mine'"),
         ("errorlog = 'nowhere/error.log'", "used .Error: 'nowhere/error.log' isn't writable"),

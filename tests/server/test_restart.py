@@ -37,7 +37,7 @@ def test_what_can_be_served_is_taken(tmp_path: Path) -> None:
     ("values", "said"),
     [
         ({"bind": "127.0.0.1:1"}, r"the address \(bind\) can't be changed"),
-        ({"worker_class": "gevnt"}, "^class uri 'gevnt' invalid or not found: .*gevnt"),
+        ({"worker_class": "gevnt"}, "^worker class gevnt can't be used: .* did you mean gevent"),
         ({"accesslog": "nowhere/log"}, "'nowhere/log' isn't writable"),
         ({"keyfile": "none.pem"}, "no TLS with certfile None, keyfile none.pem"),
     ],
