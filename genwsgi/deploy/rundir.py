@@ -93,7 +93,8 @@ class RunDirectory(Records):
         directory.left_by = directory.server()[0]
         directory._claim(uid, serves)
         directory._clear()
-        directory.make_folders()
+        # One that is still there is somebody's who goes on filling it, and may lead anywhere.
+        directory.make_folders(anew=True)
         return directory
 
     def restore(self, uid: int, gid: int, serves: str) -> None:
@@ -151,27 +152,35 @@ class RunDirectory(Records):
         if os.geteuid() == 0:
             # Until give_to() nobody else may put anything here: what is written is written as root.
             os.chown(self.path, 0, -1, follow_symlinks=False)
+            self.check()  # that user could put another in its place until now
         self._lock(serves)
 
-    def make_folders(self) -> None:
+    def make_folders(self, *, anew: bool = False) -> None:
         """Make the folders in it that are not there.
 
+        :param anew: none may be there.
         :raises RunDirectoryError: they can't be made.
         """
         for folder in (self._serving, self.store):
             try:
-                os.makedirs(folder, mode=0o700, exist_ok=True)
+                os.makedirs(folder, mode=0o700, exist_ok=not anew)
             except OSError as error:
                 reason = f"can't be written: {error.strerror}"
                 raise RunDirectoryError(self.path, reason) from error
 
     def give_to(self, uid: int, gid: int) -> None:
-        """Make everything in it belong to the user the workers run as, if that is another one."""
+        """Make everything in it belong to the user the workers run as, if that is another one.
+
+        That user may have been here before, and may put a link in the place of a folder at any
+        moment: so no folder is looked for by its path, and the first is given last.
+        """
         if uid == os.geteuid():
             return
-        for folder, folders, files in os.walk(self.path):
-            for name in (os.curdir, *folders, *files):
-                os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)
+        top = self._held[self.path]
+        for _, folders, files, folder in os.fwalk(os.curdir, topdown=False, dir_fd=top):
+            for name in (*folders, *files):
+                os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+        os.chown(top, uid, gid)
 
     def check(self, uid: int | None = None) -> None:
         """See that it may be written into.
@@ -209,8 +218,10 @@ class RunDirectory(Records):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._hold_folder()
-        except BlockingIOError:
+        except OSError as error:
             os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise
             owner = self.server()[0] or "unknown"
             raise RunDirectoryError(
                 self.path, f"is in use by a running server (pid {owner}); stop it or choose another"
@@ -267,8 +278,10 @@ class RunDirectory(Records):
 
     def _clear(self) -> None:
         """Remove what a server has put here, but for the lock."""
+        # Where the path leads its owner decides, who may be another user than the one that removes.
+        held = f"/proc/self/fd/{self._held[self.path]}"
         for name in _FOLDERS:
-            place = os.path.join(self.path, name)
+            place = os.path.join(held, name)
             if os.path.islink(place):
                 os.unlink(place)  # rmtree() lets it be, and what we write would go where it leads
             else:
@@ -276,7 +289,7 @@ class RunDirectory(Records):
         for name in _FILES:
             for leftover in (name, name + UNFINISHED):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self.path, leftover))
+                    os.unlink(os.path.join(held, leftover))
 
     def remove(self) -> None:
         """Remove the directory: the server is gone.  What others have put there stays.
@@ -287,7 +300,7 @@ class RunDirectory(Records):
             return
         with contextlib.suppress(OSError):
             self._clear()
-            os.unlink(self.lock)
+            os.unlink(os.path.basename(self.lock), dir_fd=self._held[self.path])
             os.rmdir(self.path)
         self._let_go()
 

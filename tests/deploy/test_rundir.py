@@ -216,6 +216,66 @@ def test_directory_is_given_to_the_workers_user(directory: RunDirectory, short: 
     assert outside.stat().st_uid == 0
 
 
+@as_root
+def test_link_that_is_put_in_the_place_of_a_folder_leads_root_nowhere(
+    directory: RunDirectory, short: str
+) -> None:
+    """What the workers' user swaps while a directory is given away, or removed, is not followed."""
+    outside = Path(short, "outside")
+    (outside / "store").mkdir(parents=True)
+    (outside / "store" / "kept").touch()
+    run(
+        "import os, shutil, sys",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        f"made = RunDirectory.create({short + '/another'!r})",
+        f"aside, outside = {short + '/aside'!r}, {str(outside)!r}",
+        "inner = made.store + '/objects'",
+        "os.mkdir(inner)",
+        "def swap(place):",
+        "    shutil.move(place, aside)",
+        "    os.symlink(outside, place)",
+        "waiting = [inner]",
+        "def audit(event, args):",
+        # The moment before the folder is opened to see what is in it.
+        "    if waiting and args and event in ('open', 'os.scandir', 'os.listdir'):",
+        "        if args[0] in (waiting[0], 'objects'):",
+        "            swap(waiting.pop())",
+        "sys.addaudithook(audit)",
+        f"made.give_to({NOBODY}, {NOBODY})",
+        "assert not waiting and os.path.islink(inner)",
+        "aside += '-too'",
+        "held = made.is_held()",
+        "made.is_held = lambda: swap(made.path) or held",
+        "made.remove()",
+    )
+    for place in (outside, outside / "store", outside / "store" / "kept"):
+        assert place.stat().st_uid == 0, place
+
+
+def test_folder_that_is_filled_while_it_is_emptied_is_not_used(short: str) -> None:
+    """A left-over folder that can't be removed is refused: others may have put links into it."""
+    place = Path(short, "run")
+    (place / "store").mkdir(parents=True)
+    place.chmod(0o700)
+    (place / "store" / "full").touch()
+    run(
+        "import os, sys",
+        "from genwsgi.deploy.rundir import RunDirectory",
+        "from genwsgi.errors import RunDirectoryError",
+        f"another = {str(place / 'store' / 'another')!r}",
+        "def audit(event, args):",
+        "    if event == 'os.rmdir' and str(args[0]).endswith('store'):",
+        "        os.close(os.open(another, os.O_CREAT))",
+        "sys.addaudithook(audit)",
+        "try:",
+        f"    RunDirectory.create({str(place)!r})",
+        "except RunDirectoryError as error:",
+        '    assert "can\'t be written: File exists" in str(error), error',
+        "else:",
+        "    sys.exit('it was used')",
+    )
+
+
 def test_directory_of_the_workers_user_already(directory: RunDirectory) -> None:
     """To give a directory to the user who has it needs no right and changes nothing."""
     before = os.stat(directory.path).st_gid
