@@ -15,6 +15,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, ConfigError
 
+import genwsgi
 from genwsgi.deploy.agent import Agent
 from genwsgi.deploy.history import give_state, state_folder
 from genwsgi.deploy.notices import Notice
@@ -42,6 +43,9 @@ from genwsgi.verification import Verification, expected
 
 #: Before a worker that can't build the committed release lets the master try another, in seconds.
 BOOT_PAUSE = 1.0
+
+#: Where genwsgi is imported from.
+_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(genwsgi.__file__)))
 
 #: Exit status for a command line that can't be served, as argparse has it.
 USAGE_ERROR = 2
@@ -119,13 +123,16 @@ class GenwsgiApplication(WSGIApplication, _Run):
         cfg = self.cfg
         assert self.directory is not None
         pythonpath = [os.path.abspath(path) for path in (cfg.pythonpath or "").split(",") if path]
+        own = [cfg.chdir, *pythonpath]
+        sys_path = [os.path.abspath(entry) for entry in sys.path]
         log = {name: cfg.settings[name].get() for name in LOG_SETTINGS}
         return {
             **to_plain({option.name: getattr(cfg, option.name) for option in OPTIONS}),
             "target": self.target.text,
             "module": self.target.module,
-            "sys_path": [os.path.abspath(entry) for entry in sys.path],
-            "own": [cfg.chdir, *pythonpath],
+            "sys_path": sys_path,
+            "boot_path": [entry for entry in sys_path if entry not in own or entry == _FOLDER],
+            "own": own,
             "scope": cfg.scope,
             "share": cfg.share,
             "run_dir": self.directory.path,

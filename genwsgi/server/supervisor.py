@@ -21,10 +21,13 @@ RESTART = (0.0, 5.0)
 END = 3.0
 
 #: The interpreter starts isolated, and the server's path comes after its own, so that no module of
-#: the application (a ``queue.py`` beside it) is taken for one of the standard library.
+#: the application (a ``queue.py`` beside it) is taken for one of the standard library.  It may be
+#: root still: so it loads itself before it looks where the application is, or what gunicorn uses if
+#: it finds it (setproctitle) could be somebody's there.
 _BOOT = (
-    "import json, sys; settings = json.load(sys.stdin); sys.path += settings['sys_path'];"
-    "from genwsgi.server.coordinator import main; main(settings)"
+    "import json, sys; settings = json.load(sys.stdin); before = sys.path[:];"
+    "sys.path += settings['boot_path']; from genwsgi.server.coordinator import main;"
+    "sys.path[:] = before + settings['sys_path']; main(settings)"
 )
 
 

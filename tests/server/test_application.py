@@ -18,6 +18,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
+import genwsgi
 from genwsgi.deploy.notices import places
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.errors import BuildError, GenwsgiError, RunDirectoryError, TargetError
@@ -146,6 +147,19 @@ def test_the_options_for_the_coordinator_are_plain_and_absolute(
     assert (list(options["scope"]), options["watch"]) == (["a", "b"], False)
     assert "__pycache__" in options["watch_ignore"]
     assert (options["log"]["loglevel"], options["log"]["errorlog"]) == ("debug", "error.log")
+
+
+def test_the_coordinator_boots_from_no_folder_of_the_application(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may write there, and it may be root still; but where genwsgi is it has to look."""
+    checkout = os.path.dirname(os.path.dirname(genwsgi.__file__))
+    app = command("--pythonpath=lib", "myapp:app")
+    app.directory = RunDirectory(str(tmp_path / "run"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "lib"), "/site", checkout])
+    assert app.options()["boot_path"] == ["/site", checkout]
+    app.cfg.set("chdir", checkout)
+    assert checkout in app.options()["boot_path"]
 
 
 def test_what_only_the_config_file_knows_is_left_out(command: Command, tmp_path: Path) -> None:

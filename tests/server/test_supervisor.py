@@ -232,13 +232,16 @@ def test_a_forked_worker_lets_go_of_the_pipe(coordinator: CoordinatorProcess) ->
 
 
 def test_the_application_hides_no_standard_module(tmp_path: Path) -> None:
-    """A ``queue.py`` of the application is not what the coordinator imports."""
-    for name in ("json", "queue", "selectors", "logging"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken for the standard one')\n")
+    """A ``queue.py`` of the application is not what the coordinator imports.
+
+    Nor is what gunicorn takes where it finds it, whoever may have put it there.
+    """
+    for name in ("json", "queue", "selectors", "logging", "setproctitle"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken for another one')\n")
     done = subprocess.run(
         [sys.executable, "-I", "-c", supervisor._BOOT, "0"],
         cwd=tmp_path,
-        input=json.dumps({"sys_path": [str(tmp_path), *sys.path]}),
+        input=json.dumps({"boot_path": sys.path, "sys_path": [str(tmp_path), *sys.path]}),
         capture_output=True,
         text=True,
         check=False,
