@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from genwsgi.deploy.framing import clean
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, Problem, Release, label
 
 #: Longest text, in characters: a word is written to the pipe in one piece, or not at all.
@@ -37,7 +38,7 @@ def decode(line: bytes) -> Word | None:
     try:
         told = json.loads(line)
         return Word(str(told["order"]), _one_line(str(told["text"])))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -68,5 +69,5 @@ def in_brief(
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(clean(text).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genwsgi.deploy.framing import clean
 from genwsgi.deploy.protocol import OrderOutcome, Outcome, Problem, Release
 from genwsgi.deploy.standing import LONGEST, Word, decode, in_brief
 
@@ -43,11 +44,16 @@ def test_it_says_what_is_wrong():
     assert word.text.endswith("2 workers; problems: disk-full, descriptors")
 
 
-@given(st.text())
+@given(st.text(st.characters()))
 def test_it_is_one_line_that_fits(reason):
-    """Whatever an application has raised makes one line, which a pipe takes whole."""
+    """Whatever an application has raised, or files are called, makes one line of UTF-8.
+
+    A pipe takes it whole.
+    """
     word = in_brief(RELEASE, 2, last=outcome(Outcome.FAILED, reason + "x" * 400))
     assert word.text.splitlines() == [word.text]
+    assert word.text.isprintable()
+    assert word.text.encode()
     assert len(word.text) <= LONGEST
     assert len(word.encode()) <= 4096
 
@@ -57,10 +63,10 @@ def test_a_word_is_read_as_it_was_said(order, text):
     """What is encoded is one line, and reads as it was, but for white space in the text."""
     line = Word(order, text).encode()
     assert line.count(b"\n") == 1
-    assert decode(line) == Word(order, " ".join(text.split()))
+    assert decode(line) == Word(order, " ".join(clean(text).split()))
 
 
-@pytest.mark.parametrize("line", [b"", b"x", b"[]", b"1", b'{"order": ""}', b"\xff"])
+@pytest.mark.parametrize("line", [b"", b"x", b"[]", b"1", b'{"order": ""}', b"\xff", b"[" * 10**6])
 def test_what_is_no_word_is_none(line):
     """The master survives whatever the workers' user may write into the pipe."""
     assert decode(line) is None
