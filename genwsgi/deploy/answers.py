@@ -15,7 +15,7 @@ from typing import TypeVar
 from genwsgi.deploy import control, processes
 from genwsgi.deploy.coordinator import Coordinator
 from genwsgi.deploy.differences import compare
-from genwsgi.deploy.framing import clip
+from genwsgi.deploy.framing import clean, clip
 from genwsgi.deploy.history import History
 from genwsgi.deploy.inquiry import Inquiries
 from genwsgi.deploy.kept import KeptReleases
@@ -159,7 +159,8 @@ class Answers:
         before = self._directory.paused()
         if (before is not None) == request.paused:
             return control.Done(True, f"automatic deploys {in_words(before)} already")
-        after = control.Pause(clip(request.detail, 1000), time.time()) if request.paused else None
+        why = clean(clip(request.detail, 1000))
+        after = control.Pause(why, time.time()) if request.paused else None
         try:
             self._directory.pause(after)
         except OSError as error:
@@ -174,7 +175,7 @@ class Answers:
             self._directory.ask_restart()
         except OSError as error:
             return control.Done(False, f"the master can't be told: {error}")
-        self._log.info("the workers are to be replaced: %s", request.detail)
+        self._log.info("the workers are to be replaced: %s", clean(request.detail))
         return control.Done(
             True, "the master replaces the workers; connections that are kept open end with them"
         )

@@ -272,6 +272,8 @@ class Performer:
         """Tell the log, the history and whoever gave ``order`` how it has ended."""
         self.journal.remove(order)
         release = self._decision.release
+        # It may be what the application has raised, or made of a file's name.
+        outcome = replace(outcome, reason=clean(outcome.reason))
         outcome = self._desk.ended(outcome, release)
         self._chronicle.ended(order, outcome, release)
         if outcome.outcome == Outcome.COMMITTED and release.aside:

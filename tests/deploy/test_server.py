@@ -299,6 +299,19 @@ def test_unchanged_code_is_no_deploy(host: Host, caplog: pytest.LogCaptureFixtur
     assert client.expect(OrderOutcome).outcome == "committed"
 
 
+def test_why_an_order_fails_is_one_line(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """What an application has raised adds no line to the log but its traceback's, nor steers it."""
+    host.start()
+    one = host.worker(101)
+    host.write(2)
+    client = host.order("a")
+    one.expect(Prepare)
+    one.send(Failed(2, "KeyError: 'x'\n[INFO] all is well\x1b[2J\udcff", "Traceback"))
+    reason = "worker 101: KeyError: 'x' [INFO] all is well [2J "
+    assert client.expect(OrderOutcome).reason == reason
+    assert f"failed: {reason}; release 1" in caplog.text
+
+
 def test_failed_build_is_reported_whole(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     """A failure in one worker ends the deploy everywhere; client and log get the traceback."""
     host.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_it_writes_where_the_error_log_goes(tmp_path: Path) -> None:
     logging.getLogger("genwsgi").error("too")
     lines = (tmp_path / "error.log").read_text().splitlines()
     assert [line.rpartition("] ")[2] for line in lines] == ["written", "too"]
+
+
+def test_a_name_that_is_no_text_loses_no_line(tmp_path: Path) -> None:
+    """A line with a file's name that has no UTF-8 is written, also after the file is reopened."""
+    logger = gunicorn_log(tmp_path / "error.log")
+    log = join_error_log()
+    log.error("%s does not compile", os.fsdecode(b"one\xff.py"))
+    logger.reopen_files()
+    log.error("%s does not compile", os.fsdecode(b"two\xff.py"))
+    lines = (tmp_path / "error.log").read_text().splitlines()
+    names = [line.rpartition("] ")[2].split()[0] for line in lines]
+    assert names == [r"one\udcff.py", r"two\udcff.py"]
 
 
 def test_joining_again_writes_nothing_twice(tmp_path: Path) -> None:
