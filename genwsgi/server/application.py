@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import gunicorn
 from gunicorn.app.base import BaseApplication
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
@@ -44,8 +45,8 @@ from genwsgi.verification import Verification, expected
 #: Before a worker that can't build the committed release lets the master try another, in seconds.
 BOOT_PAUSE = 1.0
 
-#: Where genwsgi is imported from.
-_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(genwsgi.__file__)))
+#: Where genwsgi and gunicorn are imported from.
+_OURS = {os.path.dirname(os.path.abspath(path)) for path in genwsgi.__path__ + gunicorn.__path__}
 
 #: Exit status for a command line that can't be served, as argparse has it.
 USAGE_ERROR = 2
@@ -131,7 +132,7 @@ class GenwsgiApplication(WSGIApplication, _Run):
             "target": self.target.text,
             "module": self.target.module,
             "sys_path": sys_path,
-            "boot_path": [entry for entry in sys_path if entry not in own or entry == _FOLDER],
+            "boot_path": [entry for entry in sys_path if entry not in own or entry in _OURS],
             "own": own,
             "scope": cfg.scope,
             "share": cfg.share,
