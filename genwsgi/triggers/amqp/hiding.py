@@ -7,8 +7,9 @@ import os
 import re
 from typing import Final
 
-#: A URL of a broker with a password, up to the password; and the password, to the last "@".
-_WITH_PASSWORD: Final = re.compile(rb"(?i)(amqps?://[^\s\0/@:]*:)([^\s\0/?#]+)(?=@)")
+#: A URL of a broker with a password, up to the password; and the password, to the last "@".  Both
+#: are as urllib.parse has them: there may be an "@" in a user's name, and spaces in a password.
+_WITH_PASSWORD: Final = re.compile(rb"(?i)(amqps?://[^\0/?#:]*:)([^\0/?#]+)(?=@)")
 
 #: Where in /proc/self/stat the addresses of the command line are, counted from the third field.
 _ARG_START: Final = 45

@@ -106,7 +106,13 @@ def test_the_password_is_shown_nowhere():
         assert "secret" not in text
     assert settings.shown == "amqp://user:***@broker:5673/shop"
     assert without_password("amqp://broker/x") == "amqp://broker/x"
-    for odd in ("AMQPS://user:se@cret@h/", "amqp://user:secret:secret@h/", "amqp://:secret@h/"):
+    for odd in (
+        "AMQPS://user:se@cret@h/",
+        "amqp://user:secret:secret@h/",
+        "amqp://:secret@h/",
+        "amqp://user@example.org:secret@h/",
+        "amqp://user:a secret\tand secret@h/",
+    ):
         assert "cret" not in without_password(odd)
     assert hidden.reveal() == URL
     assert json.loads(json.dumps(hidden)) == URL
