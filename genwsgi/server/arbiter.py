@@ -5,6 +5,7 @@ No threads here: the master forks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -40,6 +41,10 @@ _FOR_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 _MAIN = os.path.realpath(os.path.join(os.path.dirname(genwsgi.__file__), "__main__.py"))
 
 
+class _Replaced(Exception):
+    """New workers are started, and the old ones told to end."""
+
+
 class GenwsgiArbiter(Arbiter):
     """Starts from a snapshot, keeps a coordinator running, and takes SIGHUP for a deploy.
 
@@ -67,6 +72,8 @@ class GenwsgiArbiter(Arbiter):
         self._futile = 0
         # Whether the log has been told that no worker can be started.
         self._starved = False
+        # Whether gunicorn's reload is under way.
+        self._replacing = False
 
     def setup(self, app: GenwsgiApplication) -> None:
         """Take the configuration, with workers that outlive a shortage of descriptors."""
@@ -162,7 +169,8 @@ class GenwsgiArbiter(Arbiter):
         """Read the configuration again and start new workers in the place of the old ones."""
         self.log.info("Replacing the workers; connections that are kept open end with them")
         try:
-            with restart.or_as_before(self):
+            with restart.or_as_before(self), contextlib.suppress(_Replaced):
+                self._replacing = True
                 self.reload()
         except (Exception, SystemExit) as error:
             if os.getpid() != self.pid:  # the end of a worker that has just been forked
@@ -174,6 +182,8 @@ class GenwsgiArbiter(Arbiter):
                 " restart them once more",
                 "loaded" if told else f"used ({restart.reason(error)})",
             )
+        finally:
+            self._replacing = False
 
     def _say_what_is_unknown(self) -> None:
         if self._unsaid:
@@ -211,6 +221,10 @@ class GenwsgiArbiter(Arbiter):
 
     def reap_workers(self) -> None:
         """Reap workers, and say that they serve no more."""
+        if self._replacing:
+            # gunicorn waits here for the old ones, while it starts no other, kills none that hangs
+            # and takes no signal: it may be half a minute until their last response is out.
+            raise _Replaced
         if self._served or (self.app.directory and self.app.directory.happened("served")):
             # gunicorn halts the server for a worker that ends with one of these.  Code that was
             # deployed later may do so too, by os._exit(3), and must not end what others serve.

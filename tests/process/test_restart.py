@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -69,6 +71,19 @@ def test_a_mistake_costs_nothing_and_can_be_mended(
     wait_until(lambda: len(now := server.workers()) == 1 and now != before, 60, "a new worker")
     assert server.get().startswith("one")
     assert server.log().count("the configuration can't be") == told + 1
+
+
+def test_a_worker_that_hangs_holds_no_restart_up(server: Server) -> None:
+    """The master goes on while old workers end: it kills one that hangs, and takes orders."""
+    (hanging,) = server.workers()
+    os.kill(hanging, signal.SIGSTOP)
+    replace_workers(server, f"{GOOD}timeout = 8\ngraceful_timeout = 100\n")
+    wait_until(lambda: set(server.workers()) - {hanging}, 60, "a new worker")
+    hung_up = server.log().count("Hang up: ordering a deploy")
+    os.kill(server.process.pid, signal.SIGHUP)
+    server.wait_for_log("Hang up: ordering a deploy", count=hung_up + 1)
+    wait_until(lambda: hanging not in server.workers(), 60, "the end of the old worker")
+    assert server.get().startswith("one")
 
 
 def test_another_error_log_is_taken(server: Server) -> None:

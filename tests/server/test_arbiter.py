@@ -103,7 +103,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> GenwsgiArbiter:
     made.WORKERS = {
         pid: SimpleNamespace(tmp=SimpleNamespace(close=lambda: None)) for pid in (11, 12)
     }
-    made._served = made._starved = False
+    made._served = made._starved = made._replacing = False
     made._futile, made._num_workers = 0, 2
     made._unsaid = ""
     made._announcer = made._ear = made._metrics = None
@@ -402,6 +402,27 @@ def test_workers_are_replaced_when_that_is_asked_for(
     made.manage_workers()
     assert reloads == [made]
     assert "connections that are kept open end with them" in caplog.text
+
+
+def test_old_workers_are_not_waited_for(
+    made: GenwsgiArbiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where gunicorn's reload waits for them, the master goes round again, and reaps them then."""
+
+    def waits(self: GenwsgiArbiter) -> None:
+        self.reap_workers()
+        pytest.fail("it waits")
+
+    reaped: list[object] = []
+    monkeypatch.setattr(GenwsgiArbiter, "reload", waits)
+    monkeypatch.setattr(Arbiter, "manage_workers", lambda self: None)
+    monkeypatch.setattr(Arbiter, "reap_workers", lambda self: reaped.append(self))
+    directory: Any = made.app.directory
+    directory.restart = True
+    made.manage_workers()
+    assert not reaped
+    made.reap_workers()
+    assert reaped == [made]
 
 
 def test_a_configuration_that_is_broken_replaces_nothing(
