@@ -154,7 +154,7 @@ def read(fields: dict[str, Any]) -> Message:
     if message.is_append_path and not message.physical_path:
         raise Refusal("is_append_path is true and physical_path is missing: it says no folder")
     if message.step is Step.DEPLOY and not fields.keys() & _ORDERING:
-        raise Refusal("it names no model_path, no physical_path and no id: it is no order")
+        raise Refusal("it has no model_path, modules, is_append_path or id: it is no order")
     if message.step in (Step.PREPARE, Step.ABORT, Step.ASK) and not message.id:
         raise Refusal(f"step {message.step.value} without an id: it must say which order is meant")
     if message.step is Step.PREPARE and not message.hold:
