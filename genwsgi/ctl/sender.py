@@ -13,7 +13,7 @@ import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 
 from genwsgi.ctl.conductor import Conductor
-from genwsgi.triggers.amqp.listener import declare_exchange, declare_latest, why
+from genwsgi.triggers.amqp.broker import connect, declare_exchange, declare_latest, why
 from genwsgi.triggers.amqp.message import Refusal, Step, load
 from genwsgi.triggers.amqp.settings import Settings
 from genwsgi.triggers.amqp.signing import is_signed, signed
@@ -96,7 +96,7 @@ class Sender:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
         settings = self._settings
-        self._connection = pika.BlockingConnection(settings.parameters())
+        self._connection = connect(settings)
         try:
             for exchange in (settings.exchange, settings.control):
                 declare_exchange(self._connection, exchange)

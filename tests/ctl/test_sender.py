@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ import pytest
 from genwsgi.ctl import sender as module
 from genwsgi.ctl.conductor import Conductor
 from genwsgi.ctl.sender import Sender
+from genwsgi.triggers.amqp import settings
 from genwsgi.triggers.amqp.message import Step
 from genwsgi.triggers.amqp.settings import Settings
 
@@ -38,6 +40,17 @@ def test_whatever_is_written_to_the_sender_it_goes_on(body: bytes, keys: tuple[b
     )
     sender._hear(None, None, None, body)
     assert conductor.hosts == {}
+
+
+def test_a_broker_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    """One that takes connections and is silent on them is away like any other, in one line."""
+    monkeypatch.setattr(settings, "CONNECT", 0.1)
+    conductor, said = Conductor("order"), list[str]()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        Sender(Settings(url), conductor, {}, news=lambda: None, say=said.append).run(0.0)
+    assert conductor.problem
+    assert said == [f"the broker {url} can't be used: it has said nothing for 0.2 s; trying again"]
 
 
 class Clock:

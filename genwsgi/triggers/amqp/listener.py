@@ -26,6 +26,7 @@ from typing import Any, Final
 import pika
 from pika.exceptions import AMQPConnectionError, AMQPError, ChannelClosedByBroker
 
+from genwsgi.triggers.amqp.broker import ANY, connect, declare_exchange, declare_latest, why
 from genwsgi.triggers.amqp.builder import Builder
 from genwsgi.triggers.amqp.memory import Memory
 from genwsgi.triggers.amqp.obey import Delivery, Obedience
@@ -47,10 +48,6 @@ PREFETCH: Final = 100
 #: How often the latest order is looked for while another host has it in its hands, and between.
 LOOKS: Final = 20
 BETWEEN_LOOKS: Final = 0.05
-
-#: The routing key that queues are bound with: a fanout exchange looks at none, and publishers of
-#: orders give none.
-ANY: Final = ""
 
 #: Answers that wait for the broker to come back.
 OUTBOX: Final = 200
@@ -82,6 +79,8 @@ class Listener:
         self._outbox: deque[tuple[str, str, bytes]] = deque(maxlen=OUTBOX)
         self._connection: Any = None
         self._channel: Any = None
+        self._answers: Any = None
+        self._mute = False
         self._keeps_latest = False
         self._since: float | None = None
         self._problem: str | None = None
@@ -162,6 +161,16 @@ class Listener:
             )
         self._problem = problem
 
+    def _note_mute(self) -> None:
+        """The broker has refused an answer; say so once."""
+        if not self._mute:
+            self._log.warning(
+                "the broker %s refuses answers: let this user write to amq.default, or those who "
+                "wait for an order's outcome hear nothing of this host",
+                self._settings.shown,
+            )
+        self._mute = True
+
     def _pause(self, seconds: float) -> None:
         self._retry_at = until = time.monotonic() + seconds
         while not self._stopping.is_set():
@@ -173,18 +182,25 @@ class Listener:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
-        connection = pika.BlockingConnection(self._settings.parameters())
+        connection = connect(self._settings)
         try:
             self._connection = connection
             yield
         finally:
-            self._connection = self._channel = self._since = None
+            answers = self._answers
+            self._connection = self._channel = self._answers = self._since = None
+            # By itself and first: pika breaks down where the broker closes it during the other.
+            if answers is not None:
+                with contextlib.suppress(AMQPError, OSError):
+                    answers.close()
             with contextlib.suppress(AMQPError, OSError):
                 connection.close()
 
     def _listen(self) -> None:
         connection = self._connection
         self._declare()
+        # Who may not answer hears orders all the same: a refusal costs the channel it comes by.
+        self._answers = connection.channel()
         channel = self._channel = connection.channel()
         channel.basic_qos(prefetch_count=PREFETCH)
         own = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
@@ -202,6 +218,9 @@ class Listener:
             if not channel.is_open or not channel.consumer_tags:
                 # The queue or the channel was taken away, which pika tells nobody who only waits.
                 raise AMQPConnectionError("the broker has ended the subscription")
+            if not self._answers.is_open:
+                self._answers = connection.channel()
+                self._note_mute()
             # An order that is not there may be in the hands of another host, which nobody can tell.
             looks = 0 if looks and self._look_at_latest() else max(0, looks - 1)
             self._flush()
@@ -254,7 +273,7 @@ class Listener:
             return True  # there is no such queue
         # If it came since this host listens, it is in the host's own queue too, and goes first.
         self._connection.process_data_events(time_limit=0)
-        reply_to, correlation_id = properties.reply_to or "", properties.correlation_id or ""
+        reply_to, correlation_id = _who_asks(properties)
         self._rules.take(
             Delivery(body, reply_to=reply_to, correlation_id=correlation_id, late=True)
         )
@@ -272,20 +291,19 @@ class Listener:
                     else:
                         channel.basic_reject(tag, requeue=False)
 
-        reply_to, correlation_id = properties.reply_to or "", properties.correlation_id or ""
-        self._rules.take(Delivery(body, settle, reply_to, correlation_id))
+        self._rules.take(Delivery(body, settle, *_who_asks(properties)))
 
     def _answer(self, reply_to: str, correlation_id: str, answer: dict[str, Any]) -> None:
         self._outbox.append((reply_to, correlation_id, json.dumps(answer).encode()))
 
     def _flush(self) -> None:
         """Send the answers.  One whose queue is gone is dropped by the broker."""
-        while self._outbox:
+        while self._outbox and self._answers.is_open:
             reply_to, correlation_id, body = self._outbox[0]
             properties = pika.BasicProperties(
                 content_type="application/json", correlation_id=correlation_id or None
             )
-            self._channel.basic_publish("", reply_to, body, properties)
+            self._answers.basic_publish("", reply_to, body, properties)
             self._outbox.popleft()
 
     def _call(self, call: Callable[[], None]) -> None:
@@ -303,50 +321,15 @@ class Listener:
             except queue.Empty:
                 break
             call()
-        if self._channel is not None:
+        if self._answers is not None:
             self._flush()
 
 
-def declare_exchange(connection: Any, exchange: str) -> str:
-    """See to it that the exchange is there: as it is, or else durable and a fanout.
-
-    :returns: what the broker says if it is no fanout; else empty.
-    """
-    channel = connection.channel()
-    try:
-        channel.exchange_declare(exchange, "fanout", passive=True)
-    except ChannelClosedByBroker:
-        channel = connection.channel()
-        channel.exchange_declare(exchange, "fanout", durable=True)
-    else:
-        # A passive one tells nothing of the type; this one does, before anything else.
-        try:
-            channel.exchange_declare(exchange, "fanout", durable=True)
-        except ChannelClosedByBroker as error:
-            text = why(error)
-            return text if "'type'" in text else ""
-    channel.close()
-    return ""
-
-
-def declare_latest(channel: Any, settings: Settings) -> None:
-    """Declare the queue that keeps the latest order, and bind it to the exchange of orders."""
-    # Not the virtual host's default type: a quorum queue drops a message that was put back often,
-    # and each host that looks puts it back.
-    arguments = {"x-max-length": 1, "x-overflow": "drop-head", "x-queue-type": "classic"}
-    channel.queue_declare(settings.latest, durable=True, arguments=arguments)
-    channel.queue_bind(settings.latest, settings.exchange, ANY)
-
-
-def why(error: BaseException) -> str:
-    """Return the reason in one line: pika's own errors carry another one, or none."""
-    inner: Any = error
-    while isinstance(cause := _cause(inner), BaseException):
-        inner = cause
-    text = " ".join(str(inner).split()) or type(inner).__name__
-    return text if len(text) <= 300 else text[:300] + "…"
-
-
-def _cause(error: Any) -> object:
-    several = getattr(error, "exceptions", None) or getattr(error, "args", None)
-    return getattr(error, "exception", None) or (several[-1] if several else None)
+def _who_asks(properties: Any) -> tuple[str, str]:
+    """Return the queue and the correlation id to answer with: empty for what is no text."""
+    # pika leaves as bytes what is not in UTF-8, and the memory of orders is a file of text.
+    reply_to, correlation_id = properties.reply_to, properties.correlation_id
+    return (
+        reply_to if isinstance(reply_to, str) else "",
+        correlation_id if isinstance(correlation_id, str) else "",
+    )

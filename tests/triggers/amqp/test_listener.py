@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -35,9 +36,9 @@ class Heard:
 
     target = ""
 
-    def __init__(self, settings: Settings, server: str) -> None:
+    def __init__(self, settings: Settings, server: str, memory: str | None) -> None:
         self.requests: list[Request] = []
-        self.listener = Listener(settings, self, LOG, server=server)
+        self.listener = Listener(settings, self, LOG, memory=memory, server=server)
 
     def request(self, request: Request, tell: Callable[[Result], None]) -> None:
         self.requests.append(request)
@@ -82,9 +83,14 @@ def listen(broker: Broker, exchange: str) -> Iterator[Listen]:
     started: list[Heard] = []
 
     def start(
-        *, connected: bool = True, url: str = broker.url, server: str = "test", **more: Any
+        *,
+        connected: bool = True,
+        url: str = broker.url,
+        server: str = "test",
+        memory: str | None = None,
+        **more: Any,
     ) -> Heard:
-        heard = Heard(Settings(url, exchange, **{"allow_unsigned": True, **more}), server)
+        heard = Heard(Settings(url, exchange, **{"allow_unsigned": True, **more}), server, memory)
         started.append(heard)
         heard.listener.start()
         if connected:
@@ -139,6 +145,40 @@ def test_an_order_is_heard_acknowledged_and_answered(broker: Broker, exchange: s
     assert found == dict.fromkeys(("first", "second"), ("a", "committed"))
     assert first.ids == second.ids == ["a"]
     assert first.listener.status()["accepted"] == 1
+
+
+def test_an_order_is_obeyed_whose_sender_can_not_be_named(
+    broker: Broker, exchange: str, listen: Listen, tmp_path: Path
+):
+    """One whose reply_to is no text is answered to nobody, and none after it suffers from it."""
+    heard = listen(memory=str(tmp_path / "orders"))
+    nobody: Any = b"\xff\xfe"
+    publish(broker, exchange, pika.BasicProperties(reply_to=nobody, correlation_id=nobody), id="a")
+    wait_until(lambda: "a" in heard.ids, what="the order")
+    publish(broker, exchange, id="b")
+    wait_until(lambda: "b" in heard.ids, what="the order after")
+    assert heard.listener.status()["refused"] == 0
+
+
+def test_who_may_not_answer_hears_orders_all_the_same(
+    broker: Broker, exchange: str, listen: Listen, caplog: pytest.LogCaptureFixture
+):
+    """A broker that refuses answers costs no subscription, and what it lacks is said once."""
+    name = exchange.replace(".", "-")
+    broker.control("add_user", name, "secret")
+    try:
+        broker.control("set_permissions", name, *[r"^(test|amq\.gen).*"] * 2, ".*")
+        heard = listen(url=broker.url.replace("guest:guest", f"{name}:secret"))
+        asks = pika.BasicProperties(reply_to="nobody")
+        publish(broker, exchange, asks, id="a")
+        wait_until(lambda: "refuses answers" in caplog.text, what="the refusal")
+        publish(broker, exchange, asks, id="b")
+        wait_until(partial(heard.has, "a", "b"), what="the order after")
+        heard.end()
+    finally:
+        broker.control("delete_user", name)
+    assert caplog.text.count("write to amq.default") == 1
+    assert "no orders from the broker" not in caplog.text
 
 
 def test_what_is_refused_does_not_come_again(
@@ -243,6 +283,19 @@ def test_a_broker_that_stops_answering_is_given_up_and_found_again(
     wait_until(lambda: heard.connected, 30, "the connection")
     publish(broker, exchange, id="a")
     wait_until(lambda: "a" in heard.ids, what="the order after")
+
+
+def test_a_broker_that_says_nothing_from_the_start_is_told_in_a_line(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """One that takes connections and is silent on them is away like any other."""
+    monkeypatch.setattr(settings_module, "CONNECT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        heard = listen(connected=False, url=f"amqp://127.0.0.1:{silent.getsockname()[1]}/")
+        wait_until(lambda: "no orders from the broker" in caplog.text, what="the silence")
+        heard.end()
+    assert "it has said nothing for 0.2 s; trying again" in caplog.text
+    assert "stumbled" not in caplog.text
 
 
 def test_a_channel_that_the_broker_closes_is_opened_again(
