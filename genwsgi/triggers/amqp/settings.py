@@ -99,7 +99,8 @@ def check_url(url: str) -> None:
         if usable:
             import pika
 
-            pika.URLParameters(url)
+            # A name that no resolver can be asked for is an error of its own each time (RFC 3490).
+            str(pika.URLParameters(url).host).encode("idna")
     except Exception:  # noqa: BLE001 -- whatever it is that pika can't make of it
         usable = False
     if not usable:

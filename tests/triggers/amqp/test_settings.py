@@ -61,6 +61,7 @@ def test_somebody_must_be_believed(key_file: str):
         "amqp://h:0/",
         "amqp://h:99999/",
         "amqp://[::1/",
+        "amqp://a..b/",
         "h",
         "amqp://h/?heartbeat=x",
     ],
