@@ -10,9 +10,10 @@ import tempfile
 
 from hypothesis import settings
 
+from tests.gates import shut
 from tests.rabbitmq import broker, the_broker
 
-__all__ = ["broker", "the_broker"]
+__all__ = ["broker", "shut", "the_broker"]
 
 # Machines that run tests are busy: how long an example takes says nothing about the code.
 settings.register_profile("genwsgi", deadline=None)

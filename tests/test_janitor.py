@@ -284,15 +284,17 @@ def test_waits_for_the_end_of_a_search(site: Site, monkeypatch: pytest.MonkeyPat
 
 #: Two greenlets that want to search, the second while the first gives way to others.
 GREENLETS = """
-import time
 from genwsgi.isolation import audit
-import gevent.monkey
+import gevent.event, gevent.monkey
 gevent.monkey.patch_all()
 order = []
+both = gevent.event.Event()
 def search(name):
+    if order:
+        both.set()
     with audit.no_search(20.0):
         order.append("begin " + name)
-        time.sleep(0.05)
+        assert both.wait(20.0)
         order.append("end " + name)
 gevent.joinall([gevent.spawn(search, name) for name in "ab"])
 print(", ".join(order))

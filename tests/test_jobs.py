@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,16 +16,17 @@ from tests import jobs
 from tests.jobs import Job, run_all
 from tests.pythons import Pythons
 
-#: Waits for a file, and leaves another when it is interrupted.
+#: Leaves a mark that it has begun, says so to whoever reads one pipe, waits until something is said
+#: in another, and leaves another mark when it is interrupted.
 STOPPABLE = """\
-import os, sys, time
-mine, other = sys.argv[1:]
+import os, sys
+mine, other = (os.open(path, os.O_RDWR) for path in sys.argv[1:])
 try:
-    open(mine, "w").close()
-    while not os.path.exists(other):
-        time.sleep(0.005)
+    open(sys.argv[1] + ".begun", "w").close()
+    os.write(mine, b"!")
+    os.read(other, 1)
 except KeyboardInterrupt:
-    open(mine + ".ended", "w").close()
+    open(sys.argv[1] + ".ended", "w").close()
 """
 
 #: Can't be interrupted.
@@ -44,6 +46,14 @@ def interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def pipes(folder: Path, *names: str) -> list[Path]:
+    """Make named pipes."""
+    made = [folder / name for name in names]
+    for path in made:
+        os.mkfifo(path)
+    return made
+
+
 def names(done: Sequence[jobs.Done]) -> list[str]:
     """What has ended, in that order."""
     return [one.job.name for one in done]
@@ -51,9 +61,11 @@ def names(done: Sequence[jobs.Done]) -> list[str]:
 
 def test_so_many_run_at_a_time(tmp_path: Path) -> None:
     """Two run side by side, the others after them, and each is told of when it ends."""
-    one, other = tmp_path / "one", tmp_path / "other"
+    one, other = pipes(tmp_path, "one", "other")
     both = [python("one", STOPPABLE, one, other), python("other", STOPPABLE, other, one)]
-    last = python("last", "import sys, os; sys.exit(not os.path.exists(sys.argv[1]))", other)
+    last = python(
+        "last", "import sys, os; sys.exit(not os.path.exists(sys.argv[1] + '.begun'))", other
+    )
     done = list(run_all([*both, last], 2))
     assert {one.status for one in done} == {0}
     assert sorted(names(done)) == ["last", "one", "other"]
@@ -70,9 +82,10 @@ def test_what_a_job_prints(tmp_path: Path) -> None:
     assert seconds.endswith(" s")
 
 
-def stand_until(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the time of jobs stand still until there is ``begun``; then a minute is over."""
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: 60.0 * begun.exists()))
+def stand_until_begun(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the time of jobs stand still until that of ``pipe`` has begun; then a minute is over."""
+    mark = Path(f"{pipe}.begun")
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: 60.0 * mark.exists()))
 
 
 @pytest.mark.parametrize("code", [STOPPABLE, STUBBORN])
@@ -81,21 +94,23 @@ def test_a_job_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code:
     monkeypatch.setattr(jobs, "DEADLINE", 0.05)
     if code is STUBBORN:
         monkeypatch.setattr(jobs, "GRACE", 1.5)
-    stand_until(tmp_path / "begun", monkeypatch)
-    hanging = python("hanging", code, tmp_path / "begun", tmp_path / "never")
+    mine, never = pipes(tmp_path, "mine", "never")
+    stand_until_begun(mine, monkeypatch)
+    hanging = python("hanging", code, mine, never)
     done = list(run_all([hanging, python("next", "")], 1))
     assert names(done) == ["hanging", "next"]
-    assert (tmp_path / "begun.ended").exists() == (code is STOPPABLE)
+    assert (tmp_path / "mine.ended").exists() == (code is STOPPABLE)
     assert (done[0].status < 0) == (code is STUBBORN)
 
 
 def test_a_deadline_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have another deadline than the others have."""
-    stand_until(tmp_path / "begun", monkeypatch)
-    waits = python("waits", STOPPABLE, tmp_path / "begun", tmp_path / "never")
+    mine, never = pipes(tmp_path, "mine", "never")
+    stand_until_begun(mine, monkeypatch)
+    waits = python("waits", STOPPABLE, mine, never)
     (done,) = run_all([replace(waits, deadline=0.05)], 1)
     assert done.seconds < jobs.DEADLINE / 10
-    assert (tmp_path / "begun.ended").exists()
+    assert (tmp_path / "mine.ended").exists()
 
 
 def test_one_cpython_is_not_enough_for_a_change_that_lands(
@@ -117,14 +132,14 @@ def test_one_cpython_is_not_enough_for_a_change_that_lands(
 
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     """Who stops asking, as an interrupt makes one do, has what runs interrupted, to its end."""
-    begun = tmp_path / "begun"
-    waits = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.005)"
+    mine, never = pipes(tmp_path, "mine", "never")
+    hears = "import os, sys; os.read(os.open(sys.argv[1], os.O_RDWR), 1)"
     waiting = [
-        python("first", waits, begun),
-        python("hanging", STOPPABLE, begun, tmp_path / "never"),
+        python("first", hears, mine),
+        python("hanging", STOPPABLE, mine, never),
         python("later", "open(__import__('sys').argv[1], 'w')", tmp_path / "later"),
     ]
     with closing(run_all(waiting, 2)) as done:
         assert next(done).job.name == "first"
-    assert (tmp_path / "begun.ended").exists()
+    assert (tmp_path / "mine.ended").exists()
     assert not (tmp_path / "later").exists()

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from benchmarks.client import Crowd, Incomplete, parse
+from tests.helpers import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nv3 yes"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nv3\r\n0\r\n\r\n"
 
-Answering = Callable[[int], Coroutine[Any, Any, bytes]]
+Answering = Callable[[int, Crowd], Coroutine[Any, Any, bytes]]
 
 
 def visited(
@@ -19,9 +20,11 @@ def visited(
 ) -> Crowd:
     """Return what a crowd sees of a server until something is so.
 
-    :param answer: returns what is sent for the request of this number; nothing: it is closed.
+    :param answer: returns what is sent for the request of this number, and knows who visits;
+        nothing: it is closed.
     """
     number = 0
+    crowd: Crowd
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal number
@@ -29,7 +32,7 @@ def visited(
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 number += 1
-                data = await answer(number)
+                data = await answer(number, crowd)
                 if not data:
                     return
                 writer.write(data)
@@ -39,12 +42,12 @@ def visited(
             writer.close()
 
     async def run() -> Crowd:
+        nonlocal crowd
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server:
             crowd = Crowd(server.sockets[0].getsockname()[1], "/", rate, 1)
             visit = asyncio.create_task(crowd.run(connections, 60))
-            while not until(crowd):
-                await asyncio.sleep(0.005)
+            await asyncio.to_thread(wait_until, lambda: until(crowd), 60, "what is asked for")
             crowd.stop.set()
             await visit
             crowd.close()
@@ -53,7 +56,7 @@ def visited(
     return asyncio.run(asyncio.wait_for(run(), 60))
 
 
-async def at_once(_number: int) -> bytes:
+async def at_once(_number: int, _crowd: Crowd) -> bytes:
     return ANSWER
 
 
@@ -85,14 +88,15 @@ def test_a_response_without_a_length_is_refused():
 def test_who_arrives_while_the_server_stalls_is_counted_with_the_wait():
     """One stall delays all who arrive meanwhile, and each of them counts from its arrival."""
 
-    async def stalling(number: int) -> bytes:
+    async def stalling(number: int, crowd: Crowd) -> bytes:
         if number == 20:
-            await asyncio.sleep(0.5)
+            waiting = crowd._waiting
+            await asyncio.to_thread(wait_until, lambda: len(waiting) >= 100, 60, "arrivals")
         return ANSWER
 
     crowd = visited(stalling, rate=200, connections=1, until=lambda crowd: crowd.counts["ok"] > 200)
     slow = sum(count for time, count in times(crowd) if time > 0.05)
-    # 100 are expected; a client that waits with its next request would have seen one.
+    # Nearly all of the 100; a client that waits with its next request would have seen one.
     assert slow > 40
     assert crowd.counts["failed"] == crowd.counts["closed"] == 0
 
@@ -108,7 +112,7 @@ def times(crowd: Crowd) -> list[tuple[float, int]]:
 def test_a_closed_connection_is_counted_and_replaced():
     """A connection that ends before its response is a failed request, and another is opened."""
 
-    async def closing(number: int) -> bytes:
+    async def closing(number: int, _crowd: Crowd) -> bytes:
         return b"" if number == 5 else ANSWER
 
     crowd = visited(closing, rate=300, connections=2, until=lambda crowd: crowd.counts["ok"] > 30)
@@ -119,7 +123,7 @@ def test_a_closed_connection_is_counted_and_replaced():
 def test_an_announced_close_is_a_closed_connection_and_no_failed_request():
     """A response with Connection: close is whole; the connection is counted as closed."""
 
-    async def announcing(number: int) -> bytes:
+    async def announcing(number: int, _crowd: Crowd) -> bytes:
         return ANSWER.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n") if number == 5 else ANSWER
 
     crowd = visited(
@@ -132,7 +136,7 @@ def test_an_announced_close_is_a_closed_connection_and_no_failed_request():
 def test_an_error_is_a_failed_request():
     """A whole response whose status is not 2xx is a failed request."""
 
-    async def failing(number: int) -> bytes:
+    async def failing(number: int, _crowd: Crowd) -> bytes:
         return ANSWER.replace(b"200", b"500") if number == 5 else ANSWER
 
     crowd = visited(failing, rate=300, connections=2, until=lambda crowd: crowd.counts["ok"] > 30)

@@ -18,6 +18,7 @@ from genwsgi.errors import GenwsgiError, OptionError
 from genwsgi.hotupdate.listening import ProgramBuilder
 from genwsgi.triggers.amqp.builder import Request
 from genwsgi.triggers.watch import WatchTrigger
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.hotupdate.conftest import Program, reset
 from tests.isolation.sources import Site
@@ -247,11 +248,13 @@ def test_update_in_a_callback(program: Program) -> None:
     assert "on another thread" in raised[0]
 
 
-def test_build_that_takes_too_long(program: Program) -> None:
+def test_build_that_takes_too_long(program: Program, tmp_path: Path, shut: Shut) -> None:
     """A build that hangs is given up, and the next update is made."""
     rules = program.load("NAME.rules")
     hotupdate._updater.build_timeout = 2.0
-    program.write({"NAME/fields.py": "import time\nwhile True:\n    time.sleep(0.01)\n"})
+    shut("gate")
+    waiting = f"{AT_GATE}wait_at_gate({str(tmp_path / 'gate')!r})\n"
+    program.write({"NAME/fields.py": waiting})
     update = program.update("NAME.fields")
     assert update.outcome == "failed"
     assert "took more than 2.0 s" in update.reason

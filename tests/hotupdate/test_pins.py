@@ -204,19 +204,22 @@ def test_pin_without_any_update() -> None:
 def test_greenlets(program: Program) -> None:
     """Each greenlet of a thread has its own pin."""
     import gevent
+    from gevent.event import Event
 
     rules = program.load("NAME.rules")
     renew(program, 2)
     seen = []
+    renewed = Event()
 
     def item() -> None:
         with hotupdate.pin():
-            gevent.sleep(0)
+            assert renewed.wait(30)
             seen.append(rules.parse())
 
     def other() -> None:
         renew(program, 3)
         seen.append(rules.parse())
+        renewed.set()
 
     gevent.joinall([gevent.spawn(item), gevent.spawn(other)], raise_error=True)
     assert seen == [(3, 3), (2, 2)]

@@ -113,7 +113,7 @@ LOOP = """
     from NAME.fields import VERSION
     async def nap():
         NAME.ended.append(-VERSION)
-        await asyncio.sleep(1000)
+        await asyncio.Event().wait()
     async def work():
         await nap()
     loop = asyncio.new_event_loop()

@@ -20,18 +20,13 @@ from pathlib import Path
 from genwsgi.deploy import control, framing, protocol
 from tests.helpers import wait_until
 
-#: An application whose version is its first line; ``?sleep=S`` makes a slow request.
+#: An application whose version is its first line.
 APPLICATION = """\
 V = "{version}"
-import time
-from urllib.parse import parse_qs
 
 
 def create_app():
     def app(environ, start_response):
-        query = parse_qs(environ.get("QUERY_STRING", ""))
-        if "sleep" in query:
-            time.sleep(float(query["sleep"][0]))
         number, release = environ["genwsgi.generation"], environ["genwsgi.release"]
         body = f"{{V}} {{number}} {{release}}".encode()
         start_response("200 OK", [

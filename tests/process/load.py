@@ -87,9 +87,9 @@ async def _client(
             except OSError as error:
                 tally.refused += 1
                 tally.reasons[f"connect: {type(error).__name__}"] += 1
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # nothing tells when it accepts again
                 continue
-        await asyncio.sleep(chance.uniform(0, 2 * think))
+        await asyncio.sleep(chance.uniform(0, 2 * think))  # what a visitor takes to think
         if reader.at_eof():
             tally.drop("closed while idle", last)
             writer.close()

@@ -50,8 +50,8 @@ BROKEN = {
         r"worker \d+ not ready within 5 s",
         r"is abandoned: .* it was at\n(  .*\n)+.* in loop\n",
     ),
-    "sleep for ever": (
-        "import time\ntime.sleep(1e6)  # for ever\n",
+    "wait for ever": (
+        "import threading\nthreading.Event().wait()  # for ever\n",
         r"worker \d+ not ready within 5 s",
         r"is abandoned: .* it was at\n(  .*\n)*.*(# for ever|can't be seen)",
     ),

@@ -9,23 +9,22 @@ from pathlib import Path
 import pytest
 
 from genwsgi.deploy.control import CancelRequest, Done
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, serving
 
-#: Endless requests: one that computes, one that streams, one that catches all that is raised in it.
+#: Requests that wait at the gate: one in its code, one in its stream, one that catches all that is
+#: raised in it.
 APPLICATION = """\
 V = "{version}"
-import os
-import time
-
 cleaned = []
 
 
 def stream():
+    gate = AtGate("gate")
     try:
-        while True:
+        while not gate.opens(0.02):
             yield b"x" * 100
-            time.sleep(0.02)
     finally:
         cleaned.append("stream")
 
@@ -34,14 +33,14 @@ def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/spin":
         try:
-            while True:
-                time.sleep(0.02)
+            wait_at_gate("gate")
         finally:
             print("cleaned up", flush=True)
     if path == "/deaf":
-        while not os.path.exists("enough"):
+        while True:
             try:
-                time.sleep(0.02)
+                wait_at_gate("enough")
+                break
             except Exception:
                 pass
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -76,11 +75,15 @@ class Client:
 
 
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
-def test_requests_of_an_old_generation_are_ended_and_no_others(tmp_path: Path, worker: str) -> None:
+def test_requests_of_an_old_generation_are_ended_and_no_others(
+    tmp_path: Path, shut: Shut, worker: str
+) -> None:
     """The clients of the cancelled generation see a cut connection, all others nothing; the
     generation retires, and what can't be interrupted is named and served out.
     """
-    put(tmp_path / "myapp.py", APPLICATION.format(version=1))
+    put(tmp_path / "myapp.py", AT_GATE + APPLICATION.format(version=1))
+    shut("gate")
+    enough = shut("enough")
     with serving(
         tmp_path,
         f"--worker-class={worker}",
@@ -91,7 +94,7 @@ def test_requests_of_an_old_generation_are_ended_and_no_others(tmp_path: Path, w
     ) as server:
         old = {path: Client(server, path) for path in ("/spin", "/stream", "/deaf")}
         wait_until(lambda: server.status().workers[0].generations[0].leases == 3, what="three")
-        put(tmp_path / "myapp.py", APPLICATION.format(version=2))
+        put(tmp_path / "myapp.py", AT_GATE + APPLICATION.format(version=2))
         server.wait_for_log(COMMITTED)
         new = {path: Client(server, path) for path in ("/stream",)}
 
@@ -109,13 +112,13 @@ def test_requests_of_an_old_generation_are_ended_and_no_others(tmp_path: Path, w
             False,
             "2 requests of generation 1 are ended; 1 can't be interrupted, and goes on",
         )
-        (tmp_path / "enough").touch()
+        enough.open()
         assert [one.ended() for one in old.values()] == ["cut", "cut", "cut"]
         assert "cleaned up" in server.log()
         server.wait_for_log("generation 1 has retired")
         assert server.get() == "2"
         assert new["/stream"].outcome == ""
-        put(tmp_path / "myapp.py", APPLICATION.format(version=3))
+        put(tmp_path / "myapp.py", AT_GATE + APPLICATION.format(version=3))
         server.wait_for_log(COMMITTED, count=2)
         assert server.ask(CancelRequest(2, None)) == Done(
             True, "1 request of generation 2 is ended"

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.gates import AT_GATE, Shut
 from tests.helpers import unmeasured, wait_until
 from tests.process.harness import APPLICATION, COMMITTED, Server, put
 
-#: The end of an application whose import goes on for as long as there is a file beside it.
-GATE = """
-import os
-while os.path.exists(os.path.join(os.path.dirname(__file__), "gate")):
-    time.sleep(0.01)
+#: The end of an application whose import waits at a gate beside it.
+GATE = f"""
+{AT_GATE}
+wait_at_gate(os.path.join(os.path.dirname(__file__), "gate"))
 """
 
 
@@ -200,22 +200,26 @@ def test_automatic_deploys_are_paused_and_resumed(place: Place, server: Server) 
     assert "paused" not in place.ctl("status").stdout
 
 
-def test_ctrl_c_ends_the_waiting_and_not_the_deploy(place: Place, server: Server) -> None:
+def test_ctrl_c_ends_the_waiting_and_not_the_deploy(
+    place: Place, server: Server, shut: Shut
+) -> None:
     """It says so, with a status of its own; then the deploy is committed."""
     count = committed(server)
-    (server.root / "gate").touch()
+    gate = shut(str(server.root / "gate"))
     put(server.root / "myapp.py", text("interrupted"))
     status, shown = place.on_terminal("deploy", until="building")
     assert status == 130
     assert re.search(r"the waiting has ended, and order \w+ goes on", shown)
-    (server.root / "gate").unlink()
+    gate.open()
     server.wait_for_log(COMMITTED, count=count + 1)
     assert version(server) == "interrupted"
 
 
-def test_the_outcome_comes_although_the_coordinator_dies(place: Place, server: Server) -> None:
+def test_the_outcome_comes_although_the_coordinator_dies(
+    place: Place, server: Server, shut: Shut
+) -> None:
     """The next coordinator takes the order up, and the command asks that one."""
-    (server.root / "gate").touch()
+    gate = shut(str(server.root / "gate"))
     put(server.root / "myapp.py", text("resumed"))
     with place.start("deploy") as process:
         assert process.stdout is not None
@@ -223,7 +227,7 @@ def test_the_outcome_comes_although_the_coordinator_dies(place: Place, server: S
             assert process.poll() is None
         os.kill(server.coordinator(), signal.SIGKILL)
         server.wait_for_log(r"the coordinator \(pid \d+\) has died")
-        (server.root / "gate").unlink()
+        gate.open()
         out, error = process.communicate(timeout=60)
     assert process.returncode == 0, out + error
     assert "committed: release" in out

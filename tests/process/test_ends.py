@@ -14,21 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, application, put, serving
 
-#: Answers ``/slow`` in pieces until its gate is gone, and marks that the first has been sent.
+#: Answers ``/slow`` in pieces until its gate is open, and marks that the first has been sent.
 SLOW = """\
 V = "{version}"
-import os, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def pieces():
     yield b"."
     open(os.path.join(HERE, f"begun-{{V}}"), "w").close()
-    while os.path.exists(os.path.join(HERE, "gate")):
-        time.sleep(0.02)
+    gate = AtGate(os.path.join(HERE, "gate"))
+    while not gate.opens(0.02):
         yield b"."
     yield V.encode()
 
@@ -65,7 +65,7 @@ def under_way(server: Server, *versions: str) -> Iterator[list[Future[bytes]]]:
         bodies = []
         for number, version in enumerate(versions):
             if number:
-                put(server.root / "myapp.py", SLOW.format(version=version))
+                put(server.root / "myapp.py", AT_GATE + SLOW.format(version=version))
                 server.wait_for_log(COMMITTED, count=number)
             bodies.append(pool.submit(fetch, server.port))
             wait_until((server.root / f"begun-{version}").exists, 20, "the response to begin")
@@ -73,20 +73,20 @@ def under_way(server: Server, *versions: str) -> Iterator[list[Future[bytes]]]:
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
-def test_sigterm_serves_out_what_is_owed(tmp_path: Path, worker_class: str) -> None:
+def test_sigterm_serves_out_what_is_owed(tmp_path: Path, shut: Shut, worker_class: str) -> None:
     """After SIGTERM nobody is accepted, and responses of all generations are sent whole.
 
     Then nothing is left: no process, no run directory.
     """
-    (tmp_path / "gate").touch()
-    put(tmp_path / "myapp.py", SLOW.format(version="v0"))
+    gate = shut("gate")
+    put(tmp_path / "myapp.py", AT_GATE + SLOW.format(version="v0"))
     with serving(tmp_path, f"--worker-class={worker_class}", target="myapp:app") as server:
         pids = [*server.workers(), server.coordinator()]
         with under_way(server, "v0", "v1") as bodies:
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: refused(server.port), what="the end of accepting")
             assert server.process.poll() is None
-            (tmp_path / "gate").unlink()
+            gate.open()
             ends = [body.result() for body in bodies]
         assert [body.strip(b".") for body in ends] == [b"v0", b"v1"]
         assert server.process.wait(20) == 0
@@ -94,20 +94,21 @@ def test_sigterm_serves_out_what_is_owed(tmp_path: Path, worker_class: str) -> N
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-#: Keeps a worker where it has just been forked, until the gate is gone.
-FORKED = """\
-import os, time
+#: Keeps a worker where it has just been forked, until the gate is open.
+FORKED = f"""\
+{AT_GATE}
 
 def post_fork(server, worker):
-    while os.path.exists("gate"):
-        time.sleep(0.01)
+    wait_at_gate("gate")
 """
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
-def test_sigterm_ends_a_worker_that_has_just_been_forked(tmp_path: Path, worker_class: str) -> None:
+def test_sigterm_ends_a_worker_that_has_just_been_forked(
+    tmp_path: Path, shut: Shut, worker_class: str
+) -> None:
     """It is not lost on a worker that has no handlers of its own yet; another takes its place."""
-    (tmp_path / "gate").touch()
+    gate = shut("gate")
     (tmp_path / "settings.py").write_text(FORKED)
     application(tmp_path, "v0")
     options = ("--config=settings.py", f"--worker-class={worker_class}")
@@ -115,7 +116,7 @@ def test_sigterm_ends_a_worker_that_has_just_been_forked(tmp_path: Path, worker_
     try:
         pid = int(server.wait_for_log(r"Booting worker with pid: (\d+)")[1])
         os.kill(pid, signal.SIGTERM)
-        (tmp_path / "gate").unlink()
+        gate.open()
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="its end")
         server.wait_for_log("Booting worker", count=2)
         assert server.wait_ready().get().startswith("v0 ")
@@ -124,10 +125,10 @@ def test_sigterm_ends_a_worker_that_has_just_been_forked(tmp_path: Path, worker_
         server.close()
 
 
-def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+def test_sigterm_waits_no_longer_than_it_may(tmp_path: Path, shut: Shut) -> None:
     """What has not ended within --graceful-timeout is cut, and still nothing is left."""
-    (tmp_path / "gate").touch()
-    put(tmp_path / "myapp.py", SLOW.format(version="v0"))
+    shut("gate")
+    put(tmp_path / "myapp.py", AT_GATE + SLOW.format(version="v0"))
     with serving(tmp_path, "--graceful-timeout=1", target="myapp:app") as server:
         with under_way(server, "v0") as (body,):
             server.process.send_signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from genwsgi.triggers.amqp.signing import signed
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.fleet import BROKEN_ON, KEY, Fleet, fleet_of, offences
 from tests.process.harness import application, put, run_command, scraped, serving
@@ -83,16 +84,23 @@ def test_all_hosts_go_live_or_none(tmp_path: Path, broker: Broker) -> None:
         assert all(set(tally.versions) <= {"v0", "v1", "v2", "v3"} for tally in tallies)
 
 
-def test_a_broker_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker) -> None:
+def waiting(place: Path) -> str:
+    """What the code of a release begins with that waits at a gate."""
+    return f"{AT_GATE}wait_at_gate({str(place)!r})\n"
+
+
+def test_a_broker_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker, shut: Shut) -> None:
     """Killed while all prepare, and started again: outcomes come, and all are on one version."""
+    gate = shut("gate")
     with fleet_of(tmp_path, broker, 2) as fleet:
-        slow = fleet.release("v1", "import time; time.sleep(3)\n")
+        slow = fleet.release("v1", waiting(tmp_path / "gate"))
         with fleet.load() as tallies:
             process = fleet.begin("--all-or-none", "--expect=2", f"--path={slow}", "--timeout=100")
             for server in fleet.servers:
                 server.wait_for_log("deploy by amqp")
             broker.kill()
             broker.start()
+            gate.open()
             text, _ = process.communicate(timeout=120)
         assert process.returncode == 0, text
         assert text.count("committed") == 2
@@ -100,13 +108,15 @@ def test_a_broker_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker) -> Non
         assert offences(tallies) == []
 
 
-def test_a_coordinator_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker) -> None:
+def test_a_coordinator_that_dies_in_mid_deploy(tmp_path: Path, broker: Broker, shut: Shut) -> None:
     """The next one goes on with the order, and the sender hears how it ended."""
+    gate = shut("gate")
     with fleet_of(tmp_path, broker, 2) as fleet:
-        slow = fleet.release("v1", "import time; time.sleep(2)\n")
+        slow = fleet.release("v1", waiting(tmp_path / "gate"))
         process = fleet.begin("--all-or-none", "--expect=2", f"--path={slow}", "--timeout=60")
         fleet.servers[0].wait_for_log("deploy by amqp")
         os.kill(fleet.servers[0].coordinator(), signal.SIGKILL)
+        gate.open()
         text, _ = process.communicate(timeout=90)
         assert process.returncode == 0, text
         assert fleet.versions() == {"v1"}
@@ -130,12 +140,13 @@ def test_a_sender_that_dies_leaves_nothing_held(tmp_path: Path, broker: Broker) 
 
 
 def test_a_host_that_dies_while_all_prepare_keeps_the_others_as_they_are(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path, broker: Broker, shut: Shut
 ) -> None:
     """It is named by the sender, and the host that had prepared drops what it held."""
+    gate = shut("gate")
     with fleet_of(tmp_path, broker, 2) as fleet:
         alive, dying = fleet.servers
-        slow = fleet.release("v1", "import time; time.sleep(2)\n")
+        slow = fleet.release("v1", waiting(tmp_path / "gate"))
         process = fleet.begin("--all-or-none", "--expect=2", f"--path={slow}", "--timeout=6")
         dying.wait_for_log("deploy by amqp")
         orphans = dying.workers()
@@ -143,6 +154,7 @@ def test_a_host_that_dies_while_all_prepare_keeps_the_others_as_they_are(
         dying.process.send_signal(signal.SIGSTOP)
         os.kill(dying.coordinator(), signal.SIGKILL)
         dying.process.kill()
+        gate.open()
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "not all were ready within 6 s" in text

@@ -13,26 +13,23 @@ import pytest
 
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.isolation.store import Store
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.harness import Server, put, serving
 from tests.process.load import Tally, load
 
-#: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``; a version whose gate
-#: file exists waits there until the gate is gone, but for the first ``free`` workers to come.  It
-#: looks again and again, because a build that waits in C can't be given up; and not for ever.
+#: Serves "version pid".  Its import marks ``built-<version>-<count>-<pid>``, and then waits at the
+#: version's gate, but for the first ``free`` workers to come.
 GATED = """\
 V = "{version}"
 FREE = {free}
-import glob, os, time
+import glob
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-GATE = os.path.join(HERE, "gate-" + V)
 before = glob.glob(os.path.join(HERE, "built-" + V + "-*"))
 open(os.path.join(HERE, f"built-{{V}}-{{len(before)}}-{{os.getpid()}}"), "w").close()
-end = time.monotonic() + 100
-while os.path.exists(GATE) and len(before) >= FREE:
-    assert time.monotonic() < end, "the gate stays shut"
-    time.sleep(0.01)
+if len(before) >= FREE:
+    wait_at_gate(os.path.join(HERE, "gate-" + V))
 
 
 def app(environ, start_response):
@@ -42,11 +39,9 @@ def app(environ, start_response):
 """
 
 
-def edit(root: Path, version: str, *, gate: bool = False, free: int = 0) -> None:
-    """Put ``version`` in place, its gate first."""
-    if gate:
-        (root / f"gate-{version}").touch()
-    put(root / "myapp.py", GATED.format(version=version, free=free))
+def edit(root: Path, version: str, *, free: int = 0) -> None:
+    """Put ``version`` in place, after its gate if it is to have one."""
+    put(root / "myapp.py", AT_GATE + GATED.format(version=version, free=free))
 
 
 def builders(root: Path, version: str) -> list[int]:
@@ -59,11 +54,6 @@ def wait_for_builders(root: Path, version: str, count: int) -> list[int]:
     """Wait until ``count`` workers build ``version``."""
     wait_until(lambda: len(builders(root, version)) >= count, 60, f"{count} builds of {version}")
     return builders(root, version)
-
-
-def open_gate(root: Path, version: str) -> None:
-    """Let the builds of ``version`` go on."""
-    (root / f"gate-{version}").unlink()
 
 
 def wait_for_host(server: Server, version: str, workers: int = 2) -> None:
@@ -123,9 +113,10 @@ def test_coordinator_killed_before_prepare(server: Server, tmp_path: Path) -> No
     wait_for_host(server, "v1")
 
 
-def test_canary_killed_during_its_build(server: Server, tmp_path: Path) -> None:
+def test_canary_killed_during_its_build(server: Server, tmp_path: Path, shut: Shut) -> None:
     """When the first worker dies building, the deploy fails and the old release stays."""
-    edit(tmp_path, "v1", gate=True)
+    shut("gate-v1")
+    edit(tmp_path, "v1")
     (canary,) = wait_for_builders(tmp_path, "v1", 1)
     kill(canary)
     server.wait_for_log(r"by watch: failed: ")
@@ -135,38 +126,43 @@ def test_canary_killed_during_its_build(server: Server, tmp_path: Path) -> None:
     wait_for_host(server, "v2")
 
 
-def test_bystander_killed_during_the_first_build(server: Server, tmp_path: Path) -> None:
+def test_bystander_killed_during_the_first_build(
+    server: Server, tmp_path: Path, shut: Shut
+) -> None:
     """A worker that was not asked to build yet may die: its replacement takes part instead."""
-    edit(tmp_path, "v1", gate=True)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1")
     (canary,) = wait_for_builders(tmp_path, "v1", 1)
     (other,) = set(server.workers()) - {canary}
     kill(other)
     wait_until(lambda: other not in server.workers() and len(server.workers()) == 2, 60)
-    open_gate(tmp_path, "v1")
+    gate.open()
     wait_for_host(server, "v1")
 
 
-def test_coordinator_killed_during_the_build(server: Server, tmp_path: Path) -> None:
+def test_coordinator_killed_during_the_build(server: Server, tmp_path: Path, shut: Shut) -> None:
     """The next coordinator takes the order up; nobody serves the release before all are ready."""
-    edit(tmp_path, "v1", gate=True)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1")
     wait_for_builders(tmp_path, "v1", 1)
     kill(server.coordinator())
     server.wait_for_log(r"the coordinator runs", count=2)
     assert server.get().startswith("v0 ")
-    open_gate(tmp_path, "v1")
+    gate.open()
     wait_for_host(server, "v1")
 
 
-def test_order_survives_its_coordinator(tmp_path: Path) -> None:
+def test_order_survives_its_coordinator(tmp_path: Path, shut: Shut) -> None:
     """An order that only its coordinator had heard of is taken up by the next, and gets its end."""
     edit(tmp_path, "v0")
     with serving(tmp_path, "--no-watch", target="myapp:app") as server:
-        edit(tmp_path, "v1", gate=True)
+        gate = shut("gate-v1")
+        edit(tmp_path, "v1")
         server.process.send_signal(signal.SIGHUP)
         wait_for_builders(tmp_path, "v1", 1)
         kill(server.coordinator())
         server.wait_for_log(r"the coordinator runs", count=2)
-        open_gate(tmp_path, "v1")
+        gate.open()
         server.wait_for_log(r"by SIGHUP: committed: ")
         wait_for_host(server, "v1")
 
@@ -189,9 +185,9 @@ def test_worker_out_of_reach(tmp_path: Path) -> None:
         wait_for_host(server, "v2")
 
 
-def test_commit_while_a_worker_boots(server: Server, tmp_path: Path) -> None:
+def test_commit_while_a_worker_boots(server: Server, tmp_path: Path, shut: Shut) -> None:
     """A worker that boots while a newer release is committed serves no request on the old one."""
-    (tmp_path / "gate-v0").touch()
+    old = shut("gate-v0")
     # The workers that there are, and who looked for the scope before them.
     before = builders(tmp_path, "v0")
     kill(server.workers()[0])
@@ -201,47 +197,52 @@ def test_commit_while_a_worker_boots(server: Server, tmp_path: Path) -> None:
     edit(tmp_path, "v1")
     server.wait_for_log(r"by watch: committed: ")
     # What it boots with is old by now, and to build what is not takes as long as this gate is shut.
-    (tmp_path / "gate-v1").touch()
-    open_gate(tmp_path, "v0")
+    gate = shut("gate-v1")
+    old.open()
     wait_for_builders(tmp_path, "v1", 2)
     assert {server.get() for _ in range(12)} == {f"v1 {other}"}
-    open_gate(tmp_path, "v1")
+    gate.open()
     wait_for_host(server, "v1")
 
 
 @pytest.mark.parametrize("victim", ["ready", "building"])
 def test_worker_killed_between_first_and_last_ready(
-    server: Server, tmp_path: Path, victim: str
+    server: Server, tmp_path: Path, shut: Shut, victim: str
 ) -> None:
     """Whoever dies between the first and the last ready, the host stays on the old release."""
-    edit(tmp_path, "v1", gate=True, free=1)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1", free=1)
     first, last = wait_for_builders(tmp_path, "v1", 2)
     kill(first if victim == "ready" else last)
     server.wait_for_log(r"by watch: failed: ")
-    open_gate(tmp_path, "v1")
+    gate.open()
     wait_for_host(server, "v0")
     edit(tmp_path, "v2")
     wait_for_host(server, "v2")
 
 
-def test_coordinator_killed_between_first_and_last_ready(server: Server, tmp_path: Path) -> None:
+def test_coordinator_killed_between_first_and_last_ready(
+    server: Server, tmp_path: Path, shut: Shut
+) -> None:
     """With its coordinator gone a worker that is ready serves the old release on."""
-    edit(tmp_path, "v1", gate=True, free=1)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1", free=1)
     wait_for_builders(tmp_path, "v1", 2)
     kill(server.coordinator())
     assert {server.get().split()[0] for _ in range(12)} == {"v0"}
-    open_gate(tmp_path, "v1")
+    gate.open()
     wait_for_host(server, "v1")
 
 
 @pytest.mark.parametrize("victim", ["coordinator", "worker", "both"])
-def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> None:
+def test_killed_during_commit(server: Server, tmp_path: Path, shut: Shut, victim: str) -> None:
     """After the commit point the release is committed, whoever dies before all have swapped."""
-    edit(tmp_path, "v1", gate=True, free=1)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1", free=1)
     first, last = wait_for_builders(tmp_path, "v1", 2)
     # The first is ready and can't swap: it is stopped until the other has.
     os.kill(first, signal.SIGSTOP)
-    open_gate(tmp_path, "v1")
+    gate.open()
     server.wait_for_log(rf"\[{last}\] \[INFO\] release \S+ is live as generation 2")
     if victim != "worker":
         kill(server.coordinator())
@@ -254,13 +255,16 @@ def test_killed_during_commit(server: Server, tmp_path: Path, victim: str) -> No
     wait_for_host(server, "v2")
 
 
-def test_coordinator_killed_just_after_the_commit_point(server: Server, tmp_path: Path) -> None:
+def test_coordinator_killed_just_after_the_commit_point(
+    server: Server, tmp_path: Path, shut: Shut
+) -> None:
     """Workers swap to what is committed though nobody told them to and no coordinator is there."""
-    edit(tmp_path, "v1", gate=True, free=1)
+    gate = shut("gate-v1")
+    edit(tmp_path, "v1", free=1)
     wait_for_builders(tmp_path, "v1", 2)
     coordinator = server.coordinator()
     os.kill(coordinator, signal.SIGSTOP)
-    open_gate(tmp_path, "v1")
+    gate.open()
     directory = RunDirectory(str(server.run_dir))
     committed = directory.committed()
     (digest,) = set(Store(directory.store).digests()) - {committed.digest}

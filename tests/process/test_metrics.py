@@ -16,6 +16,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.harness import (
     APPLICATION,
@@ -36,23 +37,23 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 FAILING = APPLICATION.replace(
     "        number, release",
     """\
-        if "raise" in query:
+        if "raise" in environ["QUERY_STRING"]:
             raise ValueError("as ordered")
-        if "error" in query:
+        if "error" in environ["QUERY_STRING"]:
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return []
         number, release""",
 )
 
 
-#: One that waits, where it is asked to, until a file is gone.
+#: One that waits at the gate where it is asked to.
 WAITING = APPLICATION.replace(
     "        number, release",
     """\
-        while environ["QUERY_STRING"] == "wait" and os.path.exists("gate"):
-            time.sleep(0.02)
+        if environ["QUERY_STRING"] == "wait":
+            wait_at_gate("gate")
         number, release""",
-).replace("import time\n", "import os\nimport time\n")
+)
 
 
 def samples(where: str) -> Samples:
@@ -138,11 +139,10 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     assert not os.path.exists(where)
 
 
-def test_what_goes_on_is_seen(tmp_path: Path) -> None:
+def test_what_goes_on_is_seen(tmp_path: Path, shut: Shut) -> None:
     """Requests under way, generations that drain and how long, and no end of the coordinator."""
-    put(tmp_path / "myapp.py", WAITING.format(version="v0"))
-    gate = tmp_path / "gate"
-    gate.touch()
+    put(tmp_path / "myapp.py", AT_GATE + WAITING.format(version="v0"))
+    gate = shut("gate")
     with serving(tmp_path, "--metrics=127.0.0.1:0", workers=1) as server:
         where = server.wait_for_log(r"Metrics at: (\S+)")[1]
         slow = threading.Thread(target=server.get, args=("/?wait", 90))
@@ -150,7 +150,7 @@ def test_what_goes_on_is_seen(tmp_path: Path) -> None:
         in_flight = "genwsgi_requests_in_flight"
         wait_until(lambda: total(samples(where), in_flight, generation="1") == 1, 30, "the request")
         ordered = time.monotonic()
-        put(tmp_path / "myapp.py", WAITING.format(version="v1"))
+        put(tmp_path / "myapp.py", AT_GATE + WAITING.format(version="v1"))
         server.wait_for_log(COMMITTED)
         committed = time.monotonic()
         draining = {"state": "draining"}
@@ -161,7 +161,7 @@ def test_what_goes_on_is_seen(tmp_path: Path) -> None:
         # What a worker tells just then is lost with it.
         server.wait_for_coordinator()
         opened = time.monotonic()
-        gate.unlink()
+        gate.open()
         slow.join(20)
         wait_until(lambda: total(samples(where), "genwsgi_drain_seconds_count") == 1)
         counted = time.monotonic()

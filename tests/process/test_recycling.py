@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
-from tests.process.harness import APPLICATION, COMMITTED, FAILED, application, paced, put, serving
+from tests.process.harness import (
+    APPLICATION,
+    COMMITTED,
+    FAILED,
+    Server,
+    application,
+    paced,
+    put,
+    serving,
+)
 from tests.process.load import load
 
-#: Takes long enough to import for a worker to be recycled meanwhile.
-SLOW = "import time\ntime.sleep(0.2)\n" + APPLICATION
+#: Marks who builds it, and waits at the gate.
+GATED = """\
+open("built-{version}-" + str(os.getpid()), "w").close()
+wait_at_gate("gate")
+"""
 
 
 #: For how long workers are recycled.
 SECONDS = 10
+
+#: How many deploys meet a worker that is recycled.
+DEPLOYS = 5
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
@@ -45,17 +62,34 @@ def test_recycled_workers_boot_the_committed_release(tmp_path: Path, worker_clas
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
-def test_recycling_fails_no_deploy(tmp_path: Path, worker_class: str) -> None:
+def test_recycling_fails_no_deploy(tmp_path: Path, shut: Shut, worker_class: str) -> None:
     """A worker that is recycled while it builds a release is no reason to refuse that release."""
     application(tmp_path, "v0")
     options = ("--max-requests=20", "--max-requests-jitter=10", f"--worker-class={worker_class}")
     with serving(tmp_path, *options) as server:
         with load(server.port, clients=16, think=0.1) as tally:
-            for number in paced(20, 0.2):
-                put(tmp_path / "myapp.py", SLOW.format(version=f"v{number}"))
+            for number in range(1, DEPLOYS + 1):
+                version = f"v{number}"
+                gate = shut("gate")
+                head = AT_GATE + GATED.format(version=version)
+                put(tmp_path / "myapp.py", head + APPLICATION.format(version=version))
+                first = wait_until(partial(builder, tmp_path, version), 60, "a build")
+                wait_until(partial(has_gone, server, first), 60, "the end of who builds")
+                gate.open()
                 server.wait_for_log(f"{COMMITTED}|{FAILED}", count=number)
-            wait_until(lambda: "v20" in tally.versions, 60, "the last version")
+            wait_until(lambda: version in tally.versions, 60, "the last version")
         assert not re.search(FAILED, server.log())
-        assert len(re.findall(COMMITTED, server.log())) == 20
+        assert len(re.findall(COMMITTED, server.log())) == DEPLOYS
         assert (tally.failed, tally.refused) == (0, 0), tally.offences
-        assert len(re.findall("Autorestarting worker", server.log())) >= 5
+        assert len(re.findall("Autorestarting worker", server.log())) >= DEPLOYS
+
+
+def builder(root: Path, version: str) -> int:
+    """Who builds ``version``; 0 while nobody does."""
+    found = [int(mark.name.rpartition("-")[2]) for mark in root.glob(f"built-{version}-*")]
+    return found[0] if found else 0
+
+
+def has_gone(server: Server, pid: int) -> bool:
+    """Whether the worker serves no more."""
+    return pid not in server.workers()

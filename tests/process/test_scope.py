@@ -14,6 +14,7 @@ import pytest
 
 from genwsgi.deploy.rundir import RunDirectory
 from genwsgi.isolation.store import Store
+from tests.gates import AT_GATE, Shut
 from tests.helpers import wait_until
 from tests.process.harness import COMMITTED, Server, put, run_command, serving
 from tests.process.load import load
@@ -180,28 +181,25 @@ def test_a_worker_that_is_replaced_boots_with_what_was_found(root: Path) -> None
         assert server.log().count("begins anew") == 1
 
 
-#: Hangs in the second build of a deploy that takes kit into the scope, until the gate is gone; not
-#: in C, where it could not be given up.
-GATED = """\
-import kit, os, time
-end = time.monotonic() + 100
+#: Waits at a gate in the second build of a deploy that takes kit into the scope.
+GATED = f"""\
+{AT_GATE}
+import kit
 if type(kit.__loader__).__module__.startswith("genwsgi"):
     open("grown", "w").close()
-    while os.path.exists("gate"):
-        assert time.monotonic() < end, "the gate stays shut"
-        time.sleep(0.01)
+    wait_at_gate("gate")
 """
 
 
-def test_a_coordinator_that_is_killed_while_a_scope_grows(root: Path) -> None:
+def test_a_coordinator_that_is_killed_while_a_scope_grows(root: Path, shut: Shut) -> None:
     """The order is taken up again by the next one from its beginning, and no request fails."""
     edit(root, "v1")
-    (root / "gate").touch()
+    gate = shut(f"{root}/gate")
     with shop(root) as server, load(server.port, clients=8) as tally:
         edit(root, "v2", GATED, "kit.framework() is bottle")
         wait_until((root / "grown").exists, 60, "a build with the larger scope")
         os.kill(server.coordinator(), signal.SIGKILL)
-        (root / "gate").unlink()
+        gate.open()
         outcome = server.wait_for_log(COMMITTED + r".*")[0]
         assert "kit joins the scope" in outcome
         # Once more if the look at the files, with which a watch begins, has superseded the order.
@@ -215,12 +213,12 @@ def test_a_coordinator_that_is_killed_while_a_scope_grows(root: Path) -> None:
 
 
 #: Says who imports it, and hangs the first time.
-HANGS_ONCE = """import os, time
+HANGS_ONCE = """import os, threading
 with open("pids", "a") as file:
     print(os.getpid(), file=file, flush=True)
 if not os.path.exists("hung"):
     open("hung", "w").close()
-    time.sleep(600)
+    threading.Event().wait()
 """
 
 

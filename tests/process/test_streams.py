@@ -12,29 +12,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.gates import AT_GATE, Shut, wait_at_gate
 from tests.helpers import wait_until
 from tests.process.harness import Server, paced, put, serving
 
 DEPLOYS = 20
 SECONDS = 60
 
-#: Streams and takes uploads; both import a module when they are half through.  While there is a
-#: gate, the last block of a stream is not sent.
+#: Streams and takes uploads; both import a module when they are half through.  While the gate is
+#: shut, there is a pause between two blocks of a stream, and the last is not sent.
 STREAMING = """\
 V = "{version}"
-import os
-import time
 
 
 def stream(blocks, pause):
+    gate = AtGate("gate")
     for number in range(blocks):
         if number == blocks // 2:
             import late
-        while number == blocks - 1 and os.path.exists("gate"):
-            time.sleep(0.02)
+        if number == blocks - 1:
+            wait_at_gate("gate")
         seen = V if number < blocks // 2 else late.V
         yield f"{{seen}} {{os.getpid()}} {{number}}\\n".encode()
-        time.sleep(pause)
+        gate.opens(pause)
 
 
 def upload(body, total):
@@ -67,7 +67,7 @@ def create_app():
 def write(root: Path, version: str) -> None:
     """Put the application and the module it imports late in place."""
     put(root / "late.py", f'V = "{version}"\n')
-    put(root / "myapp.py", STREAMING.format(version=version))
+    put(root / "myapp.py", AT_GATE + STREAMING.format(version=version))
 
 
 def serves(server: Server, version: str) -> bool:
@@ -89,7 +89,7 @@ def read_stream(server: Server, blocks: int, pause: float) -> list[str]:
 def send_slowly(server: Server, blocks: int, pause: float) -> str:
     """Upload ``blocks`` times 1000 bytes, ``pause`` seconds apart; the response.
 
-    While there is a gate, the last block is not sent.
+    While the gate is shut, the last block is not sent.
     """
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
@@ -98,14 +98,14 @@ def send_slowly(server: Server, blocks: int, pause: float) -> str:
         connection.endheaders()
         for number in paced(blocks, pause):
             if number == blocks:
-                wait_until(lambda: not (server.root / "gate").exists(), 120, "the gate to open")
+                wait_at_gate(str(server.root / "gate"))
             connection.send(b"x" * 1000)
         return connection.getresponse().read().decode()
     finally:
         connection.close()
 
 
-def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
+def test_streams_and_uploads_outlive_deploys(tmp_path: Path, shut: Shut) -> None:
     """A stream and an upload of a minute end whole, on their version, however often it is replaced.
 
     Worker classes side by side: it takes a minute.
@@ -114,7 +114,7 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
     for root in roots.values():
         root.mkdir()
         write(root, "v0")
-        (root / "gate").touch()
+    gates = [shut(f"{name}/gate") for name in roots]
     with ExitStack() as stack:
         servers = [
             stack.enter_context(serving(root, f"--worker-class={name}"))
@@ -133,8 +133,8 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
                 wait_until(partial(serves, server, f"v{number}"), 60, "the new version")
         assert not any(stream.done() for stream in streams)
         assert not any(upload.done() for upload in uploads)
-        for root in roots.values():
-            (root / "gate").unlink()
+        for gate in gates:
+            gate.open()
         for stream in streams:
             lines = [line.split() for line in stream.result(SECONDS)]
             assert [line[0] for line in lines] == ["v0"] * SECONDS
@@ -147,9 +147,10 @@ def test_streams_and_uploads_outlive_deploys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent", "sync"])
-def test_client_that_leaves(tmp_path: Path, worker_class: str) -> None:
+def test_client_that_leaves(tmp_path: Path, shut: Shut, worker_class: str) -> None:
     """A client that leaves in mid-stream frees its lease: only then its generation retires."""
     write(tmp_path, "v0")
+    shut("gate")
     with serving(tmp_path, f"--worker-class={worker_class}") as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
             client.sendall(b"GET /stream?100000,0.01 HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -60,9 +60,11 @@ FAILING = """
     logging.getLogger().addHandler(logging.NullHandler())
     logging.getLogger("gw.failing").handlers.append(logging.NullHandler())
     def run():
-        import time
-        while True:
-            time.sleep(0.01)
+        import select, socket
+        never, other = socket.socketpair()
+        with never, other:
+            while not select.select([never], [], [], 0.01)[0]:
+                pass
     thread = threading.Thread(target=run, name="gw-failing", daemon=True)
     thread.start()
     1 / 0
