@@ -22,10 +22,10 @@ from tests.process.harness import (
 )
 from tests.process.load import load
 
-#: Marks who builds it, and waits at the gate.
+#: Marks who builds it, and waits at the gate of its version.
 GATED = """\
 open("built-{version}-" + str(os.getpid()), "w").close()
-wait_at_gate("gate")
+wait_at_gate("gate-{version}")
 """
 
 
@@ -70,7 +70,7 @@ def test_recycling_fails_no_deploy(tmp_path: Path, shut: Shut, worker_class: str
         with load(server.port, clients=16, think=0.1) as tally:
             for number in range(1, DEPLOYS + 1):
                 version = f"v{number}"
-                gate = shut("gate")
+                gate = shut(f"gate-{version}")
                 head = AT_GATE + GATED.format(version=version)
                 put(tmp_path / "myapp.py", head + APPLICATION.format(version=version))
                 first = wait_until(partial(builder, tmp_path, version), 60, "a build")
