@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,7 +24,6 @@ from tests.process.harness import (
     COMMITTED,
     Server,
     application,
-    paced,
     put,
     run_command,
     scraped,
@@ -114,9 +114,11 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
         assert stat.S_IMODE(os.stat(where).st_mode) == 0o600
         with scraping(where) as fallen:
             with load(server.port, clients=8, think=0.02) as tally:
-                for turn in paced(2, 1):
+                for turn in (1, 2):
+                    wait_until(partial(tally.versions.get, f"v{turn - 1}"), 60, "visits")
                     put(tmp_path / "myapp.py", FAILING.format(version=f"v{turn}"))
                     server.wait_for_log(COMMITTED, count=turn)
+                wait_until(partial(tally.versions.get, "v2"), 60, "visits")
                 server.wait_for_log("Autorestarting worker", count=3)
             for path in ("/?error=1", "/?error=1", "/?raise=1"):
                 assert status(server, path) >= 500

@@ -16,7 +16,6 @@ from tests.process.harness import (
     FAILED,
     Server,
     application,
-    paced,
     put,
     serving,
 )
@@ -29,8 +28,8 @@ wait_at_gate("gate-{version}")
 """
 
 
-#: For how long workers are recycled.
-SECONDS = 10
+#: How many workers are recycled at least.
+RECYCLED = 10
 
 #: How many deploys meet a worker that is recycled.
 DEPLOYS = 5
@@ -47,8 +46,7 @@ def test_recycled_workers_boot_the_committed_release(tmp_path: Path, worker_clas
         server.wait_for_log(FAILED + ".*ModuleNotFoundError")
         before = set(server.workers())
         with load(server.port, clients=16, think=0.1) as tally:
-            for _ in paced(1, SECONDS):
-                pass
+            server.wait_for_log("Autorestarting worker", count=RECYCLED)
             wait_until(lambda: not before & set(server.workers()), 60, "other workers")
         assert (tally.failed, tally.refused) == (0, 0), tally.offences
         # The connections of a worker that is recycled end with an announcement.

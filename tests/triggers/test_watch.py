@@ -15,15 +15,16 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from watchdog.observers.api import BaseObserver
 
 from genwsgi.triggers import watch as module
 from genwsgi.triggers import watches
-from genwsgi.triggers.looks import PollingObserver
+from genwsgi.triggers.looks import Looks, PollingObserver
 from genwsgi.triggers.paths import Plan
-from genwsgi.triggers.settle import Pace
+from genwsgi.triggers.settle import Pace, Settle
 from tests.helpers import wait_until
 
 POLL = {"polling": True, "poll_interval": 0.05}
@@ -44,10 +45,34 @@ def mode(request):
     return request.param
 
 
-def pass_time(seconds):
-    """Let so many seconds pass."""
-    late = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > late)
+@pytest.fixture
+def put_off(monkeypatch):
+    """Return what waits until a trigger has put its order off some times, for an obstacle."""
+    decide = Settle.decide
+    times = 0
+
+    def decides(self, now, obstacles=()):
+        nonlocal times
+        times += bool(obstacles)
+        return decide(self, now, obstacles)
+
+    def wait():
+        begun = times
+        wait_until(lambda: times > begun + 5, what="an order to be put off")
+
+    monkeypatch.setattr(Settle, "decide", decides)
+    return wait
+
+
+def write_half(place, orders, put_off):
+    """Write a module of which nothing is taken while half of it is there."""
+    with open(place.module, "w", encoding="utf-8") as file:
+        file.write("a = 1\n")
+        file.flush()
+        put_off()
+        assert orders.changes == []
+        file.write("b = 2\n")
+    assert orders.take().paths == (str(place.module),)
 
 
 def soonest(order, within, attempts=5):
@@ -182,39 +207,34 @@ def test_a_sync_of_many_files_gives_one_order_at_its_end(watch, orders, place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
-def test_a_write_that_stalls_gives_one_order_when_the_file_is_closed(watch, orders, place):
+def test_a_write_that_stalls_gives_one_order_when_the_file_is_closed(watch, orders, place, put_off):
     """As long as somebody has it open for writing, half a module isn't taken for one."""
     trigger = watch(place.root)
-    with open(place.module, "w", encoding="utf-8") as file:
-        file.write("a = 1\n")
-        file.flush()
-        pass_time(4 * Pace().burst)
-        assert orders.changes == []
-        file.write("b = 2\n")
-    assert orders.take().paths == (str(place.module),)
+    write_half(place, orders, put_off)
     assert trigger._reader.written == {}
     place.nothing_but_the_sentinel(orders)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
-def test_a_file_that_is_open_is_not_missed_while_time_goes_by(watch, orders, place, monkeypatch):
+def test_a_file_that_is_open_is_not_missed_while_time_goes_by(
+    watch, orders, place, put_off, monkeypatch
+):
     """However long it takes from the look at what is open to the decision, no half is ordered."""
+    late = [0.0]
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late[0])
+    )
     trigger = watch(place.root)
     look = trigger._obstacles
 
     def slowly(*now):
         found = look(*now)
-        pass_time(Pace().burst)
+        # As if the first few looks had taken so long.
+        late[0] = min(late[0] + Pace().burst, 4 * Pace().burst)
         return found
 
     monkeypatch.setattr(trigger, "_obstacles", slowly)
-    with open(place.module, "w", encoding="utf-8") as file:
-        file.write("a = 1\n")
-        file.flush()
-        pass_time(4 * Pace().burst)
-        assert orders.changes == []
-        file.write("b = 2\n")
-    assert orders.take().paths == (str(place.module),)
+    write_half(place, orders, put_off)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only inotify tells of closes")
@@ -254,23 +274,37 @@ def test_modes_and_times_that_are_set_are_not_waited_for(watch, orders, place):
     assert orders.times[-1] - began < Pace().cap / 2
 
 
-def test_a_slow_write_seen_by_polling_gives_one_order_at_its_end(watch, orders, place):
+def test_a_slow_write_seen_by_polling_gives_one_order_at_its_end(watch, orders, place, monkeypatch):
     """A file that grows between two looks is not complete: a look without news is waited for."""
-    trigger = watch(place.root, polling=True, poll_interval=0.2)
-    pace = threading.Event()
-    with patience(trigger):
-        with place.module.open("w") as file:
-            for number in range(8):
-                file.write(f"a = {number}\n")
-                file.flush()
-                pace.wait(0.1)
-        ended = time.monotonic()
-        assert orders.take().paths == (str(place.module),)
-    assert orders.times[-1] > ended
+    turns, ends = threading.Semaphore(1), []
+    admits, over = Plan.admits, Looks.over
+
+    def in_turn(self, path, sieve):
+        assert path != str(place.module) or turns.acquire(timeout=60)
+        return admits(self, path, sieve)
+
+    def ended(self, event):
+        ends.append(event)
+        over(self, event)
+
+    monkeypatch.setattr(Plan, "admits", in_turn)
+    monkeypatch.setattr(Looks, "over", ended)
+    watch(place.root, **POLL)
+    with place.module.open("w") as file:
+        for number in range(8):
+            file.write(f"a = {number}\n")
+            file.flush()
+            turns.release()
+            wait_until(lambda: len(ends) > number, what="the end of a look")  # noqa: B023
+        assert orders.changes == []
+    turns.release(10**6)
+    assert orders.take().paths == (str(place.module),)
     place.nothing_but_the_sentinel(orders)
 
 
-def test_a_look_that_takes_longer_than_silence_is_waited_for(watch, orders, place, monkeypatch):
+def test_a_look_that_takes_longer_than_silence_is_waited_for(
+    watch, orders, place, put_off, monkeypatch
+):
     """Whoever polls gives no order before all was looked at once more, however long that takes."""
     added = place.root / "new.py"
     seen = []
@@ -288,7 +322,7 @@ def test_a_look_that_takes_longer_than_silence_is_waited_for(watch, orders, plac
     watch(place.root, **POLL)
     place.replace(added, "a = 1\n")
     wait_until(lambda: len(seen) == 2, what="a look that takes its time")
-    pass_time(5 * POLL["poll_interval"])
+    put_off()
     assert orders.changes == []
     going_on.set()
     assert orders.take().paths == (str(added),)
