@@ -7,6 +7,7 @@ import importlib
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,19 @@ def test_no_thread_sees_a_version_before_it_is_live(program: Program) -> None:
 RULES = "from NAME.fields import VERSION\ndef parse(): return VERSION, NAME.fields.VERSION\n"
 
 
+def update_until(program: Program, rules: Any, last: int) -> None:
+    """Update from version 2 to ``last``, and wait until only the class of that is left."""
+    references = []
+    for number in range(2, last + 1):
+        program.write({"NAME/fields.py": f"VERSION = {number}\n"})
+        assert program.update("NAME.fields").outcome == "committed"
+        references.append(weakref.ref(rules.Rule))
+    wait_until(
+        lambda: [number for number, one in enumerate(references, 2) if one() is not None] == [last],
+        what="the old ones are collected",
+    )
+
+
 def test_old_versions_are_collected(program: Program) -> None:
     """A version that nothing can call any more is collected, and what it did is undone."""
     program.write(
@@ -176,16 +190,8 @@ def test_old_versions_are_collected(program: Program) -> None:
     ended: list[int] = []
     vars(package)["ended"] = ended
     rules = program.load("NAME.rules")
-    references = []
-    for number in range(2, 6):
-        program.write({"NAME/fields.py": f"VERSION = {number}\n"})
-        assert program.update("NAME.fields").outcome == "committed"
-        references.append(weakref.ref(rules.Rule))
+    update_until(program, rules, 5)
     wait_until(lambda: ended == [2, 3, 4], what="the old ones have retired")
-    wait_until(
-        lambda: [reference() is None for reference in references] == [True, True, True, False],
-        what="the old ones are collected",
-    )
     assert hotupdate.status().in_use == ()
     import atexit
 
@@ -219,15 +225,7 @@ def test_the_standard_library_keeps_no_old_version(program: Program) -> None:
         }
     )
     rules = program.load("NAME.rules")
-    references = []
-    for number in range(2, 5):
-        program.write({"NAME/fields.py": f"VERSION = {number}\n"})
-        assert program.update("NAME.fields").outcome == "committed"
-        references.append(weakref.ref(rules.Rule))
-    wait_until(
-        lambda: [reference() is None for reference in references] == [True, True, False],
-        what="the old ones are collected",
-    )
+    update_until(program, rules, 4)
 
     def living() -> list[int]:
         return [table.generation.number for table in list(lookup.living)]
