@@ -14,13 +14,14 @@ One thread, the updater's, changes what is here; any may ask.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -67,7 +68,11 @@ class Versions:
     def __init__(self) -> None:
         self._number = 1
         self._store: Store | None = None
-        self._installed = False
+        self._installed = self._closed = False
+        # Who is at work in the process, builds that were given up and close(): the last one leaves
+        # it as it was.
+        self._at_work = 0
+        self._nobody = threading.Condition()
         # Versions that no unit of work is pinned to, whose code threads may still be in.
         self._waiting: list[Generation] = []
         self._suspended = Suspended()
@@ -152,6 +157,19 @@ class Versions:
         :raises BuildError, VerificationError, SnapshotError: no trace is left and what is current
             is untouched.
         """
+        with self._working():
+            if self._closed:
+                raise BuildAbandoned
+            return self._build(digest, release, on_module, on_check, run)
+
+    def _build(
+        self,
+        digest: str,
+        release: str,
+        on_module: Callable[[int], None] | None,
+        on_check: Callable[[int, int], None] | None,
+        run: Callable[..., Any],
+    ) -> Generation:
         assert self._store is not None, "take() comes first"
         snapshot = self._store.open(digest)
         self._number += 1
@@ -246,6 +264,7 @@ class Versions:
         """Go on in a child that was forked: it has none of the threads, and not the folder."""
         # Another thread may have had its lock.
         self._switch.after_fork()
+        self._nobody, self._at_work = threading.Condition(), 0
         self._store = None
         self._janitor = Janitor(self._busy, lambda: False, lambda: None, tear_down=_let_go)
         if self._installed:
@@ -254,19 +273,41 @@ class Versions:
     def close(self, timeout: float = 5.0) -> None:
         """Make version 1 the only one again, with everything as it was before the first update.
 
-        :param timeout: how long to wait for the teardown, in seconds.
+        A build that was given up and still runs keeps the process from that until it ends.
+
+        :param timeout: how long to wait for the teardown, and for such builds, in seconds.
         """
-        generation = self._switch.current
-        self._switch.close()
-        if generation is not None and generation is not self._first and not generation.leases:
-            self._waiting.remove(generation)
-            tear_down(generation)
-        if self._installed:
-            self._installed = False
-            self._janitor.close(timeout)
-            effects.uninstall()
-            imports.uninstall(self._provide)
-            adopted.release()
+        deadline = time.monotonic() + timeout
+        with self._working():
+            generation = self._switch.current
+            self._switch.close()
+            if generation is not None and generation is not self._first and not generation.leases:
+                self._waiting.remove(generation)
+                tear_down(generation)
+            if self._installed:
+                self._janitor.close(timeout)
+            with self._nobody:
+                self._closed = True
+                left = max(0.0, deadline - time.monotonic())
+                self._nobody.wait_for(lambda: self._at_work == 1, left)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Keep the process from being left meanwhile, and leave it after the last work in it."""
+        with self._nobody:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._nobody:
+                self._at_work -= 1
+                self._nobody.notify_all()
+                over = self._closed and self._installed and not self._at_work
+                self._installed = self._installed and not over
+            if over:
+                effects.uninstall()
+                imports.uninstall(self._provide)
+                adopted.release()
 
     def _drop(self, generation: Generation, event: Event, end: str) -> None:
         tear_down(generation, event)

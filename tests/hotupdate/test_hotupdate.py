@@ -265,6 +265,24 @@ def test_build_that_takes_too_long(program: Program, tmp_path: Path, shut: Shut)
     assert rules.parse() == (2, 2)
 
 
+def test_build_that_outlives_the_end(program: Program, tmp_path: Path, shut: Shut) -> None:
+    """A build that was given up and goes on after all is closed leaves the process as it was."""
+    program.load("NAME.rules")
+    hotupdate._updater.build_timeout = 0.5
+    gate = shut("gate")
+    # Not in turns: nothing interrupts it.
+    place = str(tmp_path / "gate")
+    waiting = f"gate = AtGate({place!r})\ntry: gate.opens(100)\nfinally: gate.close()\n"
+    program.write({"NAME/fields.py": AT_GATE + waiting})
+    assert program.update("NAME.fields").outcome == "failed"
+    hotupdate._updater.close(0.05)
+    gate.open()
+    wait_until(
+        lambda: not any(one.name.startswith("genwsgi-build") for one in threading.enumerate()),
+        what="the build has ended",
+    )
+
+
 def test_thread_that_stays(
     program: Program, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
