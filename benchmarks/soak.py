@@ -9,6 +9,7 @@ memory after the last swap within 5 % of that after the 20th.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -145,8 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--swaps", type=int, default=100)
     options, rest = parser.parse_known_args(arguments)
     print(" swap   worker  RSS MiB  generations  threads  handlers  files  atexit    blocks")
-    with tempfile.TemporaryDirectory(prefix="genwsgi-soak") as base:
-        result = soak(options.name, Path(base), options.swaps, *rest, every=_row)
+    base = Path(tempfile.mkdtemp(prefix="genwsgi-soak"))
+    try:
+        result = soak(options.name, base, options.swaps, *rest, every=_row)
+    except BaseException:
+        # What the server has said of it would go with the folder.
+        print(f"ended before its end; the folder of the site stays, with its log: {base}")
+        raise
+    shutil.rmtree(base)
     print(
         f"{result.swaps} swaps and {result.visits} visits in {result.seconds:.0f} s;"
         " no request failed, no connection was closed, no version was mixed"
