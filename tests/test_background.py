@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from genwsgi import background
+from genwsgi import background, interrupt
 from genwsgi.background import GIVE_WAY, PAUSE, BackgroundBuild, BackgroundDiscard
 from genwsgi.build import tear_down
 from genwsgi.errors import BuildError, NoThreadError
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import State
+from genwsgi.interrupt import Interruption
 from tests.helpers import handler_of_all, wait_until
 from tests.isolation.fixtures import site
 from tests.isolation.sources import Site, write
@@ -118,7 +119,7 @@ builtins.loads.append(1)
 assert len(builtins.loads) == 1, "cannot load module more than once per process"
 builtins.entered.set()
 while not builtins.gate.is_set():
-    len("")
+    builtins.turns[0] += 1
 ENDING
 """
 
@@ -130,22 +131,24 @@ def test_abandoned_in_a_shared_import(
     """A shared package that is being imported when a build is given up is loaded to its end, and
     the build ends then; so the next one can use it.
     """
-    entered, gate, ran = threading.Event(), threading.Event(), list[int]()
-    for name, value in {"entered": entered, "gate": gate, "ran": ran, "loads": []}.items():
+    entered, gate, ran, turns = threading.Event(), threading.Event(), list[int](), [0]
+    put = {"entered": entered, "gate": gate, "ran": ran, "turns": turns, "loads": []}
+    for name, value in put.items():
         monkeypatch.setattr(f"builtins.{name}", value, raising=False)
     write(
         tmp_path / "lib/heavy_library",
         {"__init__.py": ONCE.replace("ENDING", ending), "part.py": ""},
     )
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    monkeypatch.setattr(interrupt, "LATE", 0.0)
     site.write(shop="import heavy_library\nran.append(1)\n", shop__late="")
     try:
         build, done = start_build(site)
         assert entered.wait(10)
         build.abandon()
-        # It would be interrupted many times over.
-        build._thread.join(0.1)
-        assert build.running
+        # Long enough for what is raised to arrive.
+        last = turns[0] + 10_000
+        wait_until(lambda: turns[0] > last, what="the import to go on")
         gate.set()
         wait_until(lambda: not build.running, what="the build has stopped")
         assert ran == []
@@ -160,7 +163,9 @@ def test_abandoned_in_a_shared_import(
             sys.modules.pop(name, None)
 
 
-def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
+def test_abandoned_where_it_waits_for_a_handler(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A build that is given up while it waits to log, as all versions of the code do by the same
     handler, leaves that free.
     """
@@ -173,12 +178,20 @@ def test_abandoned_where_it_waits_for_a_handler(site: Site) -> None:
                     len("")
         """
     )
+    looks, step = [0], Interruption.step
+
+    def counted(self: Interruption) -> bool:
+        looks[0] += 1
+        return step(self)
+
+    monkeypatch.setattr(Interruption, "step", counted)
+    monkeypatch.setattr(interrupt, "LATE", 0.0)
     with handler_of_all() as (asks, free):
         with free:
             build, _ = start_build(site)
             assert asks.wait(10)
             build.abandon()
-            build._thread.join(0.05)
+            wait_until(lambda: looks[0] > 5, what="looks for the moment")
         wait_until(lambda: not build.running, what="the build has stopped")
         assert free.acquire(timeout=10)
 

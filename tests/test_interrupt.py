@@ -28,13 +28,14 @@ class Stage:
 
     def __init__(self) -> None:
         self.gate: list[int] = []
+        self.turns = [0]
         self.stopped = False
 
     def start(self, module: str, name: str) -> threading.Thread:
         """Run a function of that name in that module; return the thread when it is there."""
         entered = threading.Event()
-        loop = f"def {name}():\n    entered.set()\n    while not gate:\n        len('')\n"
-        names = {"__name__": module, "entered": entered, "gate": self.gate}
+        loop = f"def {name}():\n    entered.set()\n    while not gate:\n        turns[0] += 1\n"
+        names = {"__name__": module, "entered": entered, "gate": self.gate, "turns": self.turns}
         exec(loop, names)
         application = {"__name__": "application", "call": names[name]}
         exec("def run():\n    call()\n", application)
@@ -55,6 +56,11 @@ class Stage:
 
         wait_until(there, what="the loop")
         return thread
+
+    def goes_on(self) -> None:
+        """Wait until it has computed for longer than it takes for what was raised to arrive."""
+        last = self.turns[0] + 1000
+        wait_until(lambda: self.turns[0] > last, what="the loop to go on")
 
 
 @pytest.fixture
@@ -81,8 +87,7 @@ def test_code_of_others_is_interrupted_late(stage: Stage) -> None:
     assert not Interruption(thread, Stop, own, 600).step()
     assert Interruption(thread, Stop, own, 0, anywhere=False).step()
     assert not Interruption(thread, Stop, own, 600, anywhere=False).step()
-    thread.join(0.05)
-    assert thread.is_alive()
+    stage.goes_on()
     assert Interruption(thread, Stop, own, 0).step()
     thread.join(10)
     assert stage.stopped
@@ -102,7 +107,7 @@ def test_what_takes_a_lock_is_never_interrupted(stage: Stage, module: str, name:
     """Where a lock would stay taken nothing is raised, and it is given up when the time is over."""
     thread = stage.start(module, name)
     assert Interruption(thread, Stop, own, 0).step()
-    thread.join(0.05)
+    stage.goes_on()
     stage.gate.append(1)
     thread.join(10)
     assert not stage.stopped
@@ -116,8 +121,7 @@ def test_nothing_is_raised_elsewhere(stage: Stage) -> None:
     assert before is not None
     with without_finalizers():
         assert not any(raise_if_at(before, thread.ident, Stop))
-    thread.join(0.05)
-    assert thread.is_alive()
+    stage.goes_on()
 
 
 def test_no_python_code_comes_between_the_look_and_the_raising(stage: Stage) -> None:

@@ -475,7 +475,9 @@ def test_a_link_to_too_much_is_told(watch, place, caplog):
 
 
 @pytest.mark.parametrize("away", ["deleted", "moved"])
-def test_a_root_made_anew_gives_one_order_when_it_is_back(watch, orders, place, mode, away):
+def test_a_root_made_anew_gives_one_order_when_it_is_back(
+    watch, orders, place, put_off, mode, away
+):
     """While the root is gone nothing is ordered; then once, and the new one is watched."""
     there = []
 
@@ -490,9 +492,7 @@ def test_a_root_made_anew_gives_one_order_when_it_is_back(watch, orders, place, 
         os.rename(place.root, place.top / "away")
     wait_until(lambda: trigger.status()["problem"], what="the root's absence in the status")
     assert str(place.root) in trigger.status()["problem"]
-    # Longer than the silence after which an order would be given, were the root not missed.
-    late = time.monotonic() + 0.4
-    wait_until(lambda: orders.changes or time.monotonic() > late)
+    put_off()
     assert not orders.changes
     with patience(trigger):
         place.root.mkdir()
