@@ -601,6 +601,36 @@ def test_live_swaps_under_wsgiref(make: Make, tmp_path: Path) -> None:
             assert app.deploy().outcome == Outcome.COMMITTED
 
 
+PATCHED = """\
+from gevent import monkey
+
+monkey.patch_all()
+
+import sys
+import time
+
+import genwsgi
+
+folder = sys.argv[1]
+with genwsgi.GenerationalApp("webapp:app", path=[folder], watch=True) as app:
+    for number in (2, 3, 4):
+        with open(folder + "/webapp.py", "a") as file:
+            file.write("\\n")
+        deadline = time.monotonic() + 60
+        while app.generation != number and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(app.generation)
+"""
+
+
+def test_watch_where_gevent_has_patched_the_standard_library(tmp_path: Path) -> None:
+    """With gevent's threads and queues every edit is seen too, and no thread ends by an error."""
+    put(tmp_path, "v1")
+    command = [sys.executable, "-c", PATCHED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["2", "3", "4"], "")
+
+
 def test_swaps_between_the_requests_of_many_clients(make: Make, tmp_path: Path) -> None:
     """Clients on kept connections, deploys at any moment: every answer is whole and in order."""
     app = make()

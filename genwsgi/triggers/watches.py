@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from queue import Queue
 from typing import Any
 
 from watchdog.events import (
@@ -97,6 +98,7 @@ class Watches:
                 self._observer = Observer()
             else:
                 self._observer = PollingObserver(_listing(admits), interval)
+            _fit_queue(self._observer)
             self._observer.start()
         except OSError as error:
             raise WatchError(_reason(error)) from error
@@ -197,6 +199,16 @@ class _Handler(FileSystemEventHandler):
 
     def dispatch(self, event: FileSystemEvent) -> None:
         self._emit(event)
+
+
+def _fit_queue(observer: BaseObserver) -> None:
+    """Give ``observer`` a queue that works where gevent has patched the standard library.
+
+    watchdog 7 makes its own on top of the standard library's and looks into that; gevent's has
+    nothing there, and each of the observer's threads would end with its first event.
+    """
+    if not hasattr(observer.event_queue, "mutex"):
+        observer._event_queue = Queue()  # type: ignore[assignment]
 
 
 def events_kept() -> int:
