@@ -494,6 +494,52 @@ def test_a_fork_takes_no_new_code_and_leaves_the_snapshots(tmp_path: Path) -> No
     ]
 
 
+MAKING = """\
+import genwsgi
+
+application = genwsgi.GenerationalApp({target!r}, path=[{folder!r}])
+later = "run to its end"
+"""
+
+MADE = """\
+import importlib
+import sys
+
+folder, name = sys.argv[1:]
+sys.path.insert(0, folder)
+maker = importlib.import_module(name)
+print(maker.later)
+assert importlib.import_module(name) is sys.modules[name] is maker
+for force in (False, True):
+    print(maker.application.deploy(force=force).outcome)
+assert importlib.import_module(name) is sys.modules[name] is maker
+maker.application.close()
+assert importlib.import_module(name) is sys.modules[name] is maker
+"""
+
+
+@pytest.mark.parametrize(
+    ("maker", "target"),
+    [
+        ("serve", "webapp:app"),
+        ("website/serve", "webapp:app"),
+        ("website/serve", "website.webapp:app"),
+    ],
+)
+def test_a_module_beside_the_application_makes_it(tmp_path: Path, maker: str, target: str) -> None:
+    """The module that makes it may lie where the application does: it stays the host program's."""
+    (tmp_path / "website").mkdir()
+    (tmp_path / "website" / "__init__.py").touch()
+    put(tmp_path, "v1")
+    put(tmp_path / "website", "v1")
+    made = tmp_path / f"{maker}.py"
+    made.write_text(MAKING.format(target=target, folder=str(tmp_path)))
+    command = [sys.executable, "-c", MADE, str(tmp_path), maker.replace("/", ".")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["run to its end", "unchanged", "committed", ""]
+
+
 @pytest.mark.parametrize(
     ("target", "code", "error"),
     [

@@ -163,6 +163,7 @@ def install(provider: Provider) -> None:
             sources.install()
             spawn.install()
             byhand.install()
+        lookup.made()
         lookup.providers.append(provider)
 
 

@@ -8,12 +8,15 @@ modules.  It is never held while modules are loaded.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from genwsgi.generations.generation import Generation
-from genwsgi.isolation.asking import asking
+from genwsgi.isolation.asking import applications, asking
 from genwsgi.isolation.modules import EndedTable, ModuleTable
 from genwsgi.isolation.originals import OriginalTable
 
@@ -31,6 +34,10 @@ providers: list[Provider] = []
 living: weakref.WeakSet[ModuleTable] = weakref.WeakSet()
 #: Every top-level name that was in the scope of some generation: for others nobody need be asked.
 _scoped: set[str] = set()
+#: The modules that the host program was loading as it made an application: it goes on with them.
+_makers: set[str] = set()
+#: The packages that these are in.
+_around: set[str] = set()
 
 
 def table_for(fullname: object) -> Table | None:
@@ -41,8 +48,15 @@ def table_for(fullname: object) -> Table | None:
         return None
     for table in tables():
         if table.owns(fullname):
-            return table
+            return None if _is_hosts(fullname, table) else table
     return None
+
+
+def _is_hosts(fullname: str, table: Table) -> bool:
+    """Whether a module is the host program's own here, as it was loading it when it began."""
+    # A package of such modules has to be there for it, and the generation may not have it.
+    begun = fullname in _makers or (fullname in _around and fullname not in table.modules)
+    return begun and not table.handles and asking() is None
 
 
 def tables() -> list[Table]:
@@ -82,10 +96,25 @@ def begin(table: ModuleTable | OriginalTable) -> None:
             living.add(table)
 
 
+def made() -> None:
+    """The calling thread makes an application: modules it is loading stay the host program's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        spec: Any = frame.f_globals.get("__spec__")
+        if getattr(spec, "_initializing", False) is True and not applications(frame):
+            with lock:
+                name = spec.name
+                _makers.add(name)
+                while name := name.rpartition(".")[0]:
+                    _around.add(name)
+        frame = frame.f_back
+
+
 def forget() -> None:
     """Nobody is served any more: no name is in any scope."""
     with lock:
-        _scoped.clear()
+        for names in (_scoped, _makers, _around):
+            names.clear()
 
 
 def _current() -> list[ModuleTable | OriginalTable]:
