@@ -262,7 +262,8 @@ def test_a_build_that_never_ends_is_given_up(make: Make, tmp_path: Path) -> None
 
 
 def _builds() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("genwsgi-build")]
+    """The threads of builds, and of what interrupts them."""
+    return [t.name for t in threading.enumerate() if "genwsgi-build" in t.name]
 
 
 def test_a_build_that_ends_just_too_late_is_discarded(

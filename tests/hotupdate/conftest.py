@@ -29,9 +29,12 @@ _numbers = itertools.count(1)
 
 
 def reset() -> None:
-    """Begin anew with hotupdate, of which there is one in a process."""
+    """Begin anew with hotupdate, of which there is one in a process.
+
+    However slow the machine is, what was before has ended then.
+    """
     hotupdate.close()
-    hotupdate._updater.close()
+    hotupdate._updater.close(60.0)
     hotupdate._updater = Updater(Versions())
 
 

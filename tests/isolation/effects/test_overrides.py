@@ -109,7 +109,7 @@ def test_names_that_are_added(site: Site) -> None:
     assert third.run(third.modules.import_module, "shop").HAS is False
     wait_until(lambda: second.modules.closed, what="the generation is torn down")
     assert not hasattr(queue.Queue, "added")
-    site.live.close()
+    site.close()
     assert not hasattr(json, "added")
     assert not hasattr(html, "added")
 
