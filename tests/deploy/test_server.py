@@ -908,6 +908,8 @@ def test_worker_that_ends_without_a_word_is_noticed(host: Host) -> None:
 def test_worker_whose_connection_a_forked_process_holds(host: Host) -> None:
     """A worker is gone when its process is, once all that it had said is read."""
     server = host.start()
+    # It listens, then.
+    assert host.settled().workers == ()
     with subprocess.Popen(
         [sys.executable, "-c", FORKING, host.directory.path],
         stdin=subprocess.PIPE,
