@@ -61,6 +61,8 @@ class GenerationalApp:
 
     A server with worker processes has to make it in each of them.  In a process that is forked from
     the one that made it there is no thread of its: it serves what was current, and nothing new.
+    uWSGI forks while threads run, without the interpreter's help: such a worker may hang at once, so
+    it needs ``lazy-apps``.
 
     :param target: ``MODULE[:NAME]``, as on genwsgi's command line.
     :param watch: whether to deploy when a file of the application changes.
