@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from genwsgi.background import BackgroundBuild, BackgroundDiscard
@@ -26,6 +26,12 @@ Ended = tuple[str, str, str]
 
 _REFUSED: Ended = (Outcome.REFUSED, "the application is closed", "")
 
+#: What a thread is told that would wait for itself.
+_WITHIN = (
+    "this thread is in the middle of a deploy; a signal handler, or code that a deploy runs, has to"
+    " order one on a thread of its own"
+)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -44,9 +50,8 @@ class Asked:
 class Deploys:
     """Deploys what a source has, in this process.  Any thread may call each method.
 
-    ``one_at_a_time`` is held by whoever deploys, and never by a request; under it ``_lock`` is
-    taken, for a few operations: it guards ``_closed`` and ``_over``, and the swap against
-    :meth:`stop`.
+    ``_one`` is held by whoever deploys, and never by a request; under it ``_lock`` is taken, for a
+    few operations: it guards ``_closed`` and ``_over``, and the swap against :meth:`stop`.
 
     :param build_timeout: how long a build may take, in seconds.
     :param moved: called with the folders and files that concern the code from now on.
@@ -60,8 +65,10 @@ class Deploys:
         build_timeout: float,
         moved: Callable[[Sequence[str]], object],
     ) -> None:
-        self.one_at_a_time = threading.Lock()
         self.count = 1
+        # Reentrant for a signal handler: it would wait for the thread that it has interrupted.
+        self._one = threading.RLock()
+        self._busy = False
         self._live = live
         self._source = source
         self._build_timeout = build_timeout
@@ -74,10 +81,20 @@ class Deploys:
         #: The folders that orders have put before all others.
         self._ahead: tuple[str, ...] = ()
 
+    @contextlib.contextmanager
+    def one_at_a_time(self) -> Iterator[bool]:
+        """Wait until no other thread deploys; say whether this one doesn't do so already."""
+        with self._one:
+            alone, self._busy = not self._busy, True
+            try:
+                yield alone
+            finally:
+                self._busy = not alone
+
     def first(self) -> None:
         """Build the first generation, with a scope that grows by what a build finds missing.
 
-        On the calling thread, which has ``one_at_a_time``.  It raises what a build does.
+        On the calling thread, in :meth:`one_at_a_time`.  It raises what a build does.
         """
         self._digest = self._source.take()
         for last in (*[False] * ROUNDS, True):
@@ -91,16 +108,19 @@ class Deploys:
 
     def deploy(self, asked: Asked) -> Ended:
         """Deploy what the source has now; wait for the outcome."""
-        with self.one_at_a_time:
-            return self._deploy(asked)
+        with self.one_at_a_time() as alone:
+            return self._deploy(asked) if alone else (Outcome.REFUSED, _WITHIN, "")
 
     def explain(self) -> list[Verdict]:
         """Say of each package that is used whether it is in the scope, and why.
 
-        :raises GenwsgiError: the release can't be built any more, or the application is closed.
+        :raises GenwsgiError: the release can't be built any more, the application is closed, or
+            this thread is in the middle of a deploy.
         """
         verdicts: list[Verdict] = []
-        with self.one_at_a_time:
+        with self.one_at_a_time() as alone:
+            if not alone:
+                raise GenwsgiError(_WITHIN)
             if self._closed:
                 raise GenwsgiError("the application is closed; make another one to ask")
             built = self._live.build(self._digest, "explained", grow=False, verdicts=verdicts)
@@ -119,8 +139,8 @@ class Deploys:
 
     def wait(self, timeout: float) -> None:
         """Wait for the deploy under way, for at most ``timeout`` seconds."""
-        if self.one_at_a_time.acquire(timeout=timeout):
-            self.one_at_a_time.release()
+        if self._one.acquire(timeout=timeout):
+            self._one.release()
 
     def _deploy(self, asked: Asked) -> Ended:
         path = ahead((asked.path,) if asked.path else (), self._ahead)

@@ -61,8 +61,8 @@ class GenerationalApp:
 
     A server with worker processes has to make it in each of them.  In a process that is forked from
     the one that made it there is no thread of its: it serves what was current, and nothing new.
-    uWSGI forks while threads run, without the interpreter's help: such a worker may hang at once, so
-    it needs ``lazy-apps``.
+    uWSGI forks while threads run, without the interpreter's help: such a worker may hang at once,
+    so it needs ``lazy-apps``.
 
     :param target: ``MODULE[:NAME]``, as on genwsgi's command line.
     :param watch: whether to deploy when a file of the application changes.
@@ -137,7 +137,7 @@ class GenerationalApp:
         self._path = [folder for folder in own if folder not in sys.path]
         sys.path[:0] = self._path
         try:
-            with self._deploys.one_at_a_time:
+            with self._deploys.one_at_a_time():
                 if watch:
                     # First, and its orders wait: an edit made during the build is not missed.
                     self._start_watch(watch_paths, watch_patterns, ignore, watch_polling)
@@ -189,7 +189,7 @@ class GenerationalApp:
         Any thread may call this; deploys are done one after another.  Nothing is raised for code
         that doesn't build: the outcome says ``failed`` and why, and the old code serves on.  Once
         the application is closed, and in a process forked since it was made, every deploy is
-        ``refused``.
+        ``refused``.  So is one by a thread that is in the middle of another, as in a signal handler.
 
         :param force: build anew even if no content has changed.
         :param path: a folder to import from first, in this deploy and in later ones; empty: as

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -458,6 +459,28 @@ def test_close_ends_a_deploy_under_way(make: Make, tmp_path: Path) -> None:
     assert outcomes == [Outcome.REFUSED]
     wait_until(lambda: not _builds(), what="the end of the build")
     assert marks() == before
+
+
+def test_a_signal_handler_on_the_thread_that_deploys_is_refused(make: Make, tmp_path: Path) -> None:
+    """What would wait for the thread that it has interrupted is told so, and the deploy goes on."""
+    app = make()
+    within: list[object] = []
+
+    def handler(*_: object) -> None:
+        outcome = app.deploy(force=True)
+        within.append((outcome.outcome, "in the middle of a deploy" in outcome.reason))
+        with pytest.raises(GenwsgiError, match="in the middle of a deploy"):
+            app.explain()
+
+    put(tmp_path, "v2", CODE + "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)\n")
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert app.deploy().outcome == Outcome.COMMITTED
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert within == [(Outcome.REFUSED, True)]
+    assert call(app) == "v2"
+    assert app.deploy().outcome == Outcome.UNCHANGED
 
 
 FORKING = """\
