@@ -189,7 +189,7 @@ class GenerationalApp:
         Any thread may call this; deploys are done one after another.  Nothing is raised for code
         that doesn't build: the outcome says ``failed`` and why, and the old code serves on.  Once
         the application is closed, and in a process forked since it was made, every deploy is
-        ``refused``.  So is one by a thread that is in the middle of another, as in a signal handler.
+        ``refused``.  So is one by a thread in the middle of another, as in a signal handler.
 
         :param force: build anew even if no content has changed.
         :param path: a folder to import from first, in this deploy and in later ones; empty: as
