@@ -19,13 +19,16 @@ from genwsgi.alone import Asked, Deploys
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
 from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
-from genwsgi.errors import GenwsgiError
+from genwsgi.errors import GenwsgiError, TargetError
 from genwsgi.generations.status import GenerationStatus
+from genwsgi.isolation.asking import asking
+from genwsgi.isolation.byhand import being_loaded
 from genwsgi.isolation.growth import Verdict
+from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.scope import ScopeRules
 from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
-from genwsgi.target import parse
+from genwsgi.target import Target, parse
 from genwsgi.triggers.amqp.alone import Orders
 from genwsgi.triggers.amqp.settings import from_options
 from genwsgi.triggers.others import find_others
@@ -103,6 +106,7 @@ class GenerationalApp:
         verify_host: str = HOST,
     ) -> None:
         parsed = parse(target)
+        _refuse_circle(parsed)
         verification = Verification([*map(expected, verify)], verify_timeout, verify_host)
         broker = from_options(amqp) if amqp is not None else None
         own = tuple(os.path.abspath(folder) for folder in path)
@@ -296,6 +300,22 @@ class GenerationalApp:
             log=log,
         )
         self._watch.start()
+
+
+def _refuse_circle(target: Target) -> None:
+    """Refuse to be made by code that each generation of this application would load again.
+
+    :raises TargetError: it is.
+    """
+    generation = asking()
+    table = None if generation is None else generation.modules
+    parts = target.module.split(".")
+    for name in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+        if isinstance(table, ModuleTable) and being_loaded(name, table.modules.get(name)):
+            reason = (
+                "importing it makes the application that serves it; move that to another module"
+            )
+            raise TargetError(target.text, reason)
 
 
 #: Those that are there, to be told of a fork.

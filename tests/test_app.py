@@ -522,12 +522,14 @@ MAKING = """\
 import genwsgi
 
 application = genwsgi.GenerationalApp({target!r}, path=[{folder!r}])
-later = "run to its end"
+from tools.sharp import wrap
+later = wrap("run to its end")
 """
 
 MADE = """\
 import importlib
 import sys
+import time
 
 folder, name = sys.argv[1:]
 sys.path.insert(0, folder)
@@ -537,6 +539,11 @@ assert importlib.import_module(name) is sys.modules[name] is maker
 for force in (False, True):
     print(maker.application.deploy(force=force).outcome)
 assert importlib.import_module(name) is sys.modules[name] is maker
+assert importlib.import_module("tools.sharp").wrap is maker.wrap
+deadline = time.monotonic() + 60
+while len(maker.application.status()) > 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(*(one.number for one in maker.application.status()))
 maker.application.close()
 assert importlib.import_module(name) is sys.modules[name] is maker
 """
@@ -551,9 +558,15 @@ assert importlib.import_module(name) is sys.modules[name] is maker
     ],
 )
 def test_a_module_beside_the_application_makes_it(tmp_path: Path, maker: str, target: str) -> None:
-    """The module that makes it may lie where the application does: it stays the host program's."""
-    (tmp_path / "website").mkdir()
-    (tmp_path / "website" / "__init__.py").touch()
+    """The module that makes it may lie where the application does: it stays the host program's.
+
+    So does what it imports later on, or that would keep the generation which is current then.
+    """
+    for name in ("website", "tools"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "tools" / "sharp.py").write_text("from tools import blunt\nwrap = blunt.wrap\n")
+    (tmp_path / "tools" / "blunt.py").write_text("def wrap(it):\n    return it\n")
     put(tmp_path, "v1")
     put(tmp_path / "website", "v1")
     made = tmp_path / f"{maker}.py"
@@ -561,7 +574,22 @@ def test_a_module_beside_the_application_makes_it(tmp_path: Path, maker: str, ta
     command = [sys.executable, "-c", MADE, str(tmp_path), maker.replace("/", ".")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n") == ["run to its end", "unchanged", "committed", ""]
+    assert done.stdout.split("\n") == ["run to its end", "unchanged", "committed", "2", ""]
+
+
+@pytest.mark.parametrize("target", ["website:app", "website.webapp:app"])
+def test_what_would_make_itself_for_ever_is_told_so(tmp_path: Path, target: str) -> None:
+    """Code that makes the application which serves that very code is refused, with what to do."""
+    (tmp_path / "website").mkdir()
+    making = MAKING.format(target=target, folder=str(tmp_path))
+    (tmp_path / "website" / "__init__.py").write_text(making)
+    put(tmp_path / "website", "v1")
+    command = [sys.executable, "-c", MADE, str(tmp_path), "website"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == (
+        f"genwsgi.errors.TargetError: target {target!r}: importing it makes the application that"
+        " serves it; move that to another module"
+    )
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class ScopeFolderFinder:
         target: object = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         table = table_of_folder(self._folder) if "." in fullname else None
-        if table is None or not table.owns(fullname):
+        if table is None or not table.owns(fullname) or table_for(fullname) is None:
             return self._on_disk.find_spec(fullname)
         return find_in_snapshot(table, fullname, [self._folder])
 
@@ -127,7 +127,7 @@ def _folder_hook(folder: str) -> ScopeFolderFinder:
 def _load(name: str, import_: Callable[..., ModuleType]) -> ModuleType:
     """What ``importlib`` and the interpreter call for every module that they don't have yet."""
     table = table_for(name)
-    if table is not None:
+    if table is not None and not lookup.loads_for_host(name, table):
         module: ModuleType = table.import_module(name)
         return handle_of(name, module) if table.handles else module
     with whole.guard():

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -35,6 +35,7 @@ living: weakref.WeakSet[ModuleTable] = weakref.WeakSet()
 #: Every top-level name that was in the scope of some generation: for others nobody need be asked.
 _scoped: set[str] = set()
 #: The modules that the host program was loading as it made an application: it goes on with them.
+#: And what they import then.
 _makers: set[str] = set()
 #: The packages that these are in.
 _around: set[str] = set()
@@ -98,15 +99,35 @@ def begin(table: ModuleTable | OriginalTable) -> None:
 
 def made() -> None:
     """The calling thread makes an application: modules it is loading stay the host program's."""
+    for name in _loading():
+        with lock:
+            _makers.add(name)
+            while name := name.rpartition(".")[0]:
+                _around.add(name)
+
+
+def loads_for_host(fullname: str, table: Table) -> bool:
+    """Whether a module is now loaded that becomes the host program's own.
+
+    That is one that a module of the program imports while it is loaded itself, and that the current
+    generation has nothing of.  It would be kept, and of the code that is current now, for ever.
+    """
+    if table.handles or fullname.partition(".")[0] in table.modules or asking() is not None:
+        return False
+    if _makers.isdisjoint(_loading()):
+        return False
+    with lock:
+        _makers.add(fullname)
+    return True
+
+
+def _loading() -> Iterator[str]:
+    """Yield the modules of the host program that this thread is loading."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         spec: Any = frame.f_globals.get("__spec__")
         if getattr(spec, "_initializing", False) is True and not applications(frame):
-            with lock:
-                name = spec.name
-                _makers.add(name)
-                while name := name.rpartition(".")[0]:
-                    _around.add(name)
+            yield spec.name
         frame = frame.f_back
 
 
