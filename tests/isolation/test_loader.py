@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 from genwsgi.isolation.loader import list_in_snapshot
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, compiled
 
 
 def test_spec_and_file(site: Site) -> None:
@@ -58,9 +55,8 @@ def test_single_file_target(site: Site) -> None:
 
 def test_compiled_module(site: Site) -> None:
     """A compiled module inside a package of the scope is loaded once and shared."""
-    origin, name = compiled()
-    site.write(shop=f"from shop import {name} as fast\n")
-    path = put(origin, site.root)
+    site.write(shop="from shop import _json as fast\n")
+    path = compiled(site.root / "shop")
     first = site.serve()
     site.pending = site.request()
     # What is loaded can't be renewed where it is.
@@ -77,20 +73,18 @@ def test_compiled_module(site: Site) -> None:
 
 def test_compiled_module_of_releases(site: Site, tmp_path: Path) -> None:
     """It is loaded once as well where each release has its own copy; another content is another."""
-    origin, name = compiled()
-    fast = []
+    fast: list[ModuleType] = []
+    paths: list[Path] = []
     for number in range(3):
         site.root = tmp_path / f"release-{number}"
         site.path = (str(site.root),)
-        site.write(shop=f"from shop import {name} as fast\n")
-        path = put(origin, site.root)
-        if number == 2:
-            with open(path, "ab") as file:
-                file.write(b"\0")
+        site.write(shop="from shop import _json as fast\n")
+        folder = site.root / "shop"
+        paths.append(Path(shutil.copy(paths[0], folder)) if number == 1 else compiled(folder))
         fast.append(site.serve().modules.modules["shop"].fast)
     assert fast[0] is fast[1]
     assert fast[2] is not fast[0]
-    assert fast[2].__file__ == str(path)
+    assert fast[2].__file__ == str(paths[2])
 
 
 def test_finders_of_releases(site: Site, tmp_path: Path) -> None:
@@ -106,16 +100,3 @@ def test_finders_of_releases(site: Site, tmp_path: Path) -> None:
         ),
         what="only the last release's finders are left",
     )
-
-
-def compiled() -> tuple[Path, str]:
-    """Return a compiled module of the standard library: its file and its name."""
-    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
-    if source is None or not source.origin or not source.has_location:
-        pytest.skip("this Python has no compiled module as a file")
-    return Path(source.origin), source.name
-
-
-def put(origin: Path, root: Path) -> Path:
-    """Copy a compiled module into the package below ``root``, and return the copy."""
-    return Path(shutil.copy(origin, root / "shop" / origin.name))

@@ -15,7 +15,7 @@ import pytest
 
 from genwsgi.isolation.modules import ModuleTable
 from tests.helpers import wait_until
-from tests.isolation.sources import LAZILY, Site, call, write
+from tests.isolation.sources import LAZILY, Site, call, compiled, write
 
 #: A module, found in a folder outside of the scope, that asks its generation.
 OUTSIDE = """
@@ -95,13 +95,9 @@ def test_order_of_the_folders(site: Site, tmp_path: Path) -> None:
 
 def test_compiled_module_of_another_folder(site: Site, tmp_path: Path) -> None:
     """A compiled module that a package finds in another folder is loaded once and shared."""
-    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
-    if source is None or not source.origin or not source.has_location:
-        pytest.skip("this Python has no compiled module as a file")
-    suffix = source.origin[source.origin.index(".", source.origin.rindex("/")) :]
-    shutil.copy(source.origin, tmp_path / (source.name + suffix))
+    compiled(tmp_path)
     first, second = site.two(
-        shop=f"__path__.append({str(tmp_path)!r})\nfrom shop import {source.name} as fast\n"
+        shop=f"__path__.append({str(tmp_path)!r})\nfrom shop import _json as fast\n"
     )
     assert first.modules.modules["shop"].fast is second.modules.modules["shop"].fast
 
@@ -333,12 +329,8 @@ def test_code_that_is_run_by_name(site: Site) -> None:
 
 def test_compiled_module_has_no_builtins(site: Site) -> None:
     """A compiled module, which all generations share, is given no generation's builtins."""
-    source = importlib.util.find_spec("_bisect") or importlib.util.find_spec("_heapq")
-    if source is None or not source.origin or not source.has_location:
-        pytest.skip("this Python has no compiled module as a file")
-    suffix = source.origin[source.origin.index(".", source.origin.rindex("/")) :]
-    site.write(shop=f"from shop import {source.name} as fast\nfrom importlib import util\n")
-    shutil.copy(source.origin, site.root / "shop" / (source.name + suffix))
+    site.write(shop="from shop import _json as fast\nfrom importlib import util\n")
+    compiled(site.root / "shop")
     fast = site.serve().modules.modules["shop"].fast
     assert "__builtins__" not in vars(fast)
 
