@@ -592,6 +592,34 @@ def test_what_would_make_itself_for_ever_is_told_so(tmp_path: Path, target: str)
     )
 
 
+FEEDING = """\
+import multiprocessing
+
+def feed(queue):
+    queue.put("x" * 1_000_000)
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    fork = multiprocessing.get_context("fork")
+    queue = fork.Queue()
+    process = fork.Process(target=feed, args=(queue,))
+    process.start()
+    length = len(queue.get(timeout=20))
+    process.join()
+    return [str(length).encode()]
+"""
+
+
+def test_a_forked_process_sends_all_it_has_before_it_ends(tmp_path: Path) -> None:
+    """What multiprocessing does at the end of a process that a request forks, is done there."""
+    put(tmp_path, "v1", FEEDING)
+    script = "import sys, genwsgi\nfrom tests.test_app import call\n"
+    script += "print(call(genwsgi.GenerationalApp('webapp:app', path=[sys.argv[1]])))\n"
+    command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("1000000\n", 0), done.stderr
+
+
 @pytest.mark.parametrize(
     ("target", "code", "error"),
     [

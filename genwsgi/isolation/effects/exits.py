@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -97,9 +98,15 @@ class Exits(Record):
                 log.exception("%s: its exit callback %r raised", self.name, function)
 
 
+def _end_of_child() -> object:
+    """Return what multiprocessing registers in each process that it forks, to be run there."""
+    util = sys.modules.get("multiprocessing.util")
+    return getattr(util, "_exit_function", _register)
+
+
 def _register_for_generation(func: Any, /, *args: Any, **kwargs: Any) -> Any:
     exits = acting(Exits)
-    if exits is None:
+    if exits is None or func is _end_of_child():
         return _register(func, *args, **kwargs)
     exits.callbacks.append((func, args, kwargs))
     return func
