@@ -14,7 +14,7 @@ from genwsgi.errors import BuildError, HandoverError, LifeError
 from genwsgi.generations.lifecycle import State
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 __all__ = ["site"]
 
@@ -31,7 +31,7 @@ def retire(site: Site) -> None:
     """Let the current generation retire: another one takes its place."""
     old = site.live.current
     site.serve()
-    wait_until(lambda: old is not None and old.modules.closed, what="it is torn down")
+    wait_until(lambda: old is not None and torn_down(old), what="it is torn down")
 
 
 ENDING = """
@@ -51,7 +51,7 @@ def test_callbacks_run_when_the_generation_retires(site: Site, notes: list[Any])
     first, _ = site.two(shop=ENDING, shop__late="V = 'VERSION one'\n")
     assert notes == []
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="it is torn down")
+    wait_until(lambda: torn_down(first), what="it is torn down")
     assert notes == ["1 two", "1 atexit 2", "1 one", "1 atexit 1"]
 
 
@@ -117,7 +117,7 @@ def test_whose_callback_it_is(site: Site, notes: list[Any]) -> None:
     thread.join()
     notes.append(1)
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="it is torn down")
+    wait_until(lambda: torn_down(first), what="it is torn down")
     assert notes == []
 
 
@@ -132,7 +132,7 @@ def test_too_late(site: Site, hook: str, args: tuple[Any, ...]) -> None:
     )
     register = first.modules.modules["shop"].register
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="it is torn down")
+    wait_until(lambda: torn_down(first), what="it is torn down")
     with pytest.raises(LifeError, match=r"comes too late: generation 1 is retired; call it while"):
         register(hook, *args)
 

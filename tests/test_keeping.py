@@ -18,7 +18,7 @@ from genwsgi.errors import BuildError, KeepError
 from genwsgi.isolation.effects import effects_of
 from tests.helpers import wait_until
 from tests.isolation.fixtures import site
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 __all__ = ["site"]
 
@@ -56,7 +56,7 @@ def test_outlives_generations(site: Site) -> None:
     assert type(pool) is Pool
     assert second.modules.modules["shop"].POOL is pool
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="it is torn down")
+    wait_until(lambda: torn_down(first), what="it is torn down")
     assert genwsgi.keep("pool", dict) is pool
     assert keeping.kept() == [("genwsgi.keep('pool')", pool)]
 
@@ -95,7 +95,7 @@ def test_what_making_it_does_is_the_processs(site: Site, monkeypatch: pytest.Mon
         assert effects.stragglers() == []
         thread = generation.modules.modules["shop"].KEPT[0]
         site.serve()
-        wait_until(lambda: generation.modules.closed, what="it is torn down")
+        wait_until(lambda: torn_down(generation), what="it is torn down")
         assert not gate.is_set()
         assert thread.is_alive()
     finally:

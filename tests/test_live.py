@@ -16,7 +16,7 @@ from genwsgi.generations.lifecycle import State
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
 from tests.isolation.fixtures import process, site
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 __all__ = ["site"]
 
@@ -123,7 +123,7 @@ def test_held_snapshot(site: Site) -> None:
     site.store.sweep([])
     assert set(site.store.digests()) == digests
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     site.store.sweep([])
     assert site.store.digests() == [second.modules.snapshot.digest]
 

@@ -6,12 +6,14 @@ import importlib.util
 import itertools
 import shutil
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from genwsgi.errors import ScopeError
 from genwsgi.generations.generation import Generation
+from genwsgi.isolation.modules import EndedTable
 from genwsgi.isolation.scope import Addition, ScopeRules, find_scope
 from genwsgi.isolation.store import Store
 from genwsgi.live import LiveApplication
@@ -139,6 +141,16 @@ def compiled(folder: Path) -> Path:
     with path.open("ab") as file:
         file.write(bytes(next(_copies)))  # which no loader minds
     return path
+
+
+def torn_down(generation: Generation) -> bool:
+    """Whether all of a generation is undone, and the thread that has done it is gone.
+
+    Its table is closed a little earlier, and may then still have modules and its snapshot.
+    """
+    thread = f"genwsgi-teardown-{generation.number}"
+    ended = isinstance(generation.modules, EndedTable)
+    return ended and not any(one.name == thread for one in threading.enumerate())
 
 
 def call(generation: Generation, module: str, name: str, *args: Any) -> Any:

@@ -17,7 +17,7 @@ from genwsgi.isolation import view
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.modules import EndedTable
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 #: Code of the application that looks its own module up by every name.
 LOOKS = {
@@ -114,7 +114,7 @@ def test_ended_generation(site: Site) -> None:
     look = first.modules.import_module("shop.asking").look
     site.write(shop__lazy="V = 2\n")
     second = site.serve()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     found: list[Any] = []
     threads = [
         threading.Thread(target=kept.run, args=(lambda: found.append(asking()),)),
@@ -145,7 +145,7 @@ def test_what_an_ended_generation_answers(site: Site) -> None:
     first = site.serve()
     ask = first.modules.modules["shop"].ask
     site.serve()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert ask() == (False, False, False)
     assert "shop.new" not in sys.modules
     assert "shop.new" not in view.real

@@ -8,7 +8,7 @@ import pytest
 from genwsgi.generations.generation import Generation
 from genwsgi.isolation.modules import bootstrap
 from tests.helpers import wait_until
-from tests.isolation.sources import LAZILY, Site, call
+from tests.isolation.sources import LAZILY, Site, call, torn_down
 
 BUILDING_BLOCKS = [
     "_find_and_load",
@@ -71,7 +71,7 @@ def test_import_after_the_end(site: Site) -> None:
     old = first.modules.modules["shop"].ask
     site.write(shop__lazy="V = 2")
     second = site.serve()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     with pytest.raises(ImportError, match="generation 1 is retired"):
         old()
     with pytest.raises(ImportError, match="generation 1 is retired"):

@@ -18,7 +18,7 @@ from genwsgi.isolation.holders import belongs, find
 from genwsgi.isolation.naming import describe, name_of
 from genwsgi.isolation.roots import name_holder, thread_place
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 LIBRARY = """
     import collections, functools, logging, threading
@@ -82,7 +82,7 @@ class Old:
     def holder(self, own: frozenset[int] = frozenset()) -> str:
         """What the log would say of it; the test itself does not count."""
         self.retire()
-        wait_until(lambda: self.generation.modules.closed, what="the generation is torn down")
+        wait_until(lambda: torn_down(self.generation), what="the generation is torn down")
         return name_holder(self.table, own)
 
 

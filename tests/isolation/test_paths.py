@@ -15,7 +15,7 @@ import pytest
 
 from genwsgi.isolation.modules import ModuleTable
 from tests.helpers import wait_until
-from tests.isolation.sources import LAZILY, Site, call, compiled, write
+from tests.isolation.sources import LAZILY, Site, call, compiled, torn_down, write
 
 #: A module, found in a folder outside of the scope, that asks its generation.
 OUTSIDE = """
@@ -301,7 +301,7 @@ def test_shared_module_that_is_loaded_lazily(site: Site, tmp_path: Path, name: s
         module = sys.modules[name]
         site.write(shop="", shop__lazy="V = 2\n")
         site.serve()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
         assert module.late().V == 2
         builtins = vars(module)["__builtins__"]
         assert "__generation__" not in builtins

@@ -17,7 +17,7 @@ import pytest
 
 from genwsgi.isolation import sources
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 RAISES = """
     import inspect, linecache, logging, traceback, warnings
@@ -196,8 +196,9 @@ def test_ended_generation(site: Site) -> None:
     """Of an ended generation whose snapshot is gone no lines are shown, and no wrong ones."""
     old, new = old_and_new(site)
     error = failure(old.fail)
+    ended = old.__loader__._table.generation
     site.pending.close()
-    wait_until(lambda: old.__loader__._table.closed, what="the old generation is torn down")
+    wait_until(lambda: torn_down(ended), what="the old generation is torn down")
     site.store.sweep([])
     shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     assert "the lines of" not in shown

@@ -15,7 +15,7 @@ import pytest
 from genwsgi.errors import GenwsgiError
 from genwsgi.isolation.modules import EndedTable
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 #: An application that has work done by processes of its own.
 TREE = {
@@ -91,7 +91,7 @@ def test_process_holds_its_snapshot(site: Site) -> None:
     try:
         # The generation may end before the process it started has begun.
         site.pending.close()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
         site.store.sweep([])
         assert pipe.poll(60)
         assert pipe.recv() == 1

@@ -13,7 +13,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import effects_of, mimes, threads
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import LAZILY, Site, call, write
+from tests.isolation.sources import LAZILY, Site, call, torn_down, write
 
 
 def test_shared_modules_speak_for_the_process(
@@ -38,7 +38,7 @@ def test_shared_modules_speak_for_the_process(
         first, second = site.two(shop="import registering_library\n")
     library = sys.modules.pop("registering_library")
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     logger = logging.getLogger("registering_library")
     assert said == []
     assert logger.handlers == [library.handler]

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 #: A method leads to its module, and that to all of its generation.
 METHOD = "\n    def of_it(self): ...\n"
@@ -57,7 +57,7 @@ def test_what_is_of_nobody_stays(site: Site) -> None:
     first = site.serve()
     site.write(shop="")
     site.serve()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     kept = fnmatch._compile_pattern.cache_info().hits  # type: ignore[attr-defined]
     fnmatch.fnmatchcase("mine", "mine*")
     assert fnmatch._compile_pattern.cache_info().hits == kept + 1  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import pytest
 from genwsgi.errors import BuildError
 from tests.frameworks.served import compile_catalogue
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 TRANSLATES = """
     import gettext
@@ -67,7 +67,7 @@ def test_deploy_in_place(site: Site, tmp_path: Path) -> None:
     site.pending.close()
     site.write(shop="")
     site.serve()
-    wait_until(lambda: all(one.modules.closed for one in generations), what="both are torn down")
+    wait_until(lambda: all(map(torn_down, generations)), what="both are torn down")
     assert gettext.textdomain() == "messages"
     assert tables() == before
 

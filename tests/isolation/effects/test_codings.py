@@ -6,7 +6,7 @@ import pytest
 
 from genwsgi.errors import BuildError
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 CODING = """
     import codecs, io
@@ -34,11 +34,11 @@ def test_codecs(site: Site) -> None:
         assert call(second, "shop", "ask") == (b"a2", "a2", b"2")
     assert "a".encode("gw_marked") == b"a2"
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask") == (b"a2", "a2", b"2")
     site.write(shop="")
     third = site.serve()
-    wait_until(lambda: second.modules.closed, what="the second generation is torn down")
+    wait_until(lambda: torn_down(second), what="the second generation is torn down")
     with pytest.raises(LookupError, match="gw_marked"):
         codecs.lookup("gw_marked")
     with pytest.raises(LookupError, match="unknown error handler name 'gw_marking'"):

@@ -10,7 +10,7 @@ import threading
 from genwsgi.generations.lifecycle import State
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 SHOP = """
     import logging, signal, sys, threading
@@ -47,7 +47,7 @@ def test_older_generation_that_is_current_again(site: Site) -> None:
         heard(1)
         assert sys.modules["shop"].V == 1
         wait_until(lambda: second.state is State.RETIRED, what="the second retires")
-        wait_until(lambda: second.modules.closed, what="it is torn down")
+        wait_until(lambda: torn_down(second), what="it is torn down")
         heard(1)
         assert sys.stderr is out
         site.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from genwsgi.isolation.effects import base, exits
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, write
+from tests.isolation.sources import Site, torn_down, write
 
 
 def test_atexit_runs_at_retirement(told: list[str], site: Site) -> None:
@@ -38,7 +38,7 @@ def test_atexit_runs_at_retirement(told: list[str], site: Site) -> None:
     )
     assert said == []
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     assert said == ["arguments", 1]
 
 
@@ -52,7 +52,7 @@ def test_finalizers_are_the_process_s(site: Site) -> None:
     first, _ = site.two(shop="import weakref\nclass A: ...\na = A()\nweakref.finalize(a, int)\n")
     finalizer = weakref.finalize(thing, said.append, "finalized")
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     assert finalizer.alive
     finalizer.detach()
 
@@ -95,7 +95,7 @@ def test_those_of_threading(site: Site) -> None:
         """
     )
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     assert said == ["early 1", "late 1"]
     exits._before_threads()
     assert said == ["early 1", "late 1", "early 2"]

@@ -11,7 +11,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import effects_of
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 FORKING = """
     import os
@@ -39,7 +39,7 @@ def test_callbacks(site: Site) -> None:
     order = [("earlier", 2), ("before", 2), ("earlier", 1), ("before", 1)]
     assert said == [*order, ("parent", 1), ("parent", 2)]
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     said.clear()
     assert fork() == 42
     assert said == [("earlier", 2), ("before", 2), ("parent", 2)]

@@ -14,7 +14,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import hooks
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, call, write
+from tests.isolation.sources import Site, call, torn_down, write
 
 HOOKING = """
     import sys, threading
@@ -77,7 +77,7 @@ def test_whose_code_raised(process_hooks: None, site: Site) -> None:
     assert said == [("thread", 1), ("process", "thread")]
     said.clear()
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     call(second, "shop", "ask")
     assert said == [("thread", 2), ("process", "thread")]
 
@@ -188,7 +188,7 @@ def test_a_shared_module_s(process_hooks: None, site: Site, tmp_path: Path) -> N
     try:
         first, _ = site.two(shop="import hooking_library\n")
         site.pending.close()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
         module = sys.modules["hooking_library"]
         assert (sys.excepthook, sys.path_hooks[-1], gc.callbacks[-1]) == (
             module.hook, module.importer, module.collected
@@ -213,7 +213,7 @@ def test_a_hook_that_ends_during_a_build(process_hooks: None, site: Site) -> Non
 
     def end() -> None:
         pending.close()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
 
     said.append(end)
     third = site.serve()

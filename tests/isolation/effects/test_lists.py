@@ -12,7 +12,7 @@ import pytest
 from genwsgi.errors import BuildError
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
-from tests.isolation.sources import APPLICATION, Site, call, write
+from tests.isolation.sources import APPLICATION, Site, call, torn_down, write
 
 
 def test_lists_at_retirement(site: Site) -> None:
@@ -80,7 +80,7 @@ def test_collector_callbacks(site: Site) -> None:
         assert len(gc.callbacks) == len(before) + 4
         assert second.effects.report() == ["2 garbage collector callbacks"]
         site.pending.close()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
         assert len(gc.callbacks) == len(before) + 2
         site.close()
         assert gc.callbacks == before

@@ -12,7 +12,7 @@ from genwsgi.errors import BuildError
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 LOGGING = """
     import logging
@@ -38,7 +38,7 @@ def test_no_line_twice(site: Site) -> None:
     assert said == [("1", "one"), ("2", "two"), ("2", "nobody")]
     said.clear()
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     call(second, "shop", "ask", "three")
     assert said == [("2", "three")]
     assert logger.handlers == []
@@ -106,7 +106,7 @@ def test_handlers_are_closed(told: list[str], site: Site) -> None:
     )
     site.pending.close()
     wait_until(lambda: said, what="the handler is closed")
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
 
 
 FILTERING = """
@@ -154,7 +154,7 @@ def test_filters(ear: Ear, site: Site) -> None:
     ear.handle(logging.makeLogRecord({"msg": "nobody"}))
     assert said == ["one 1 1", "two 2 2", "nobody"]
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     said.clear()
     call(second, "shop", "ask", "three")
     assert said == ["three 2 2"]
@@ -238,7 +238,7 @@ def test_configuring_closes_no_handler_of_others(site: Site) -> None:
     first, second = site.two(shop=code)
     assert said == [1, 2]
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert said == [1, 2, 1, 1]
     (handler,) = second.run(lambda: logging.getLogger("gw.named").handlers)
     assert logging._handlers["null"] is handler  # type: ignore[attr-defined]
@@ -273,7 +273,7 @@ def test_logger_class(site: Site) -> None:
     assert call(first, "shop", "ask")
     site.write(shop=code.replace("VERSION", "2"))
     second = site.serve()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask")
     assert said == [(1, "hello"), (2, "hello")]
     assert logging.getLoggerClass() is logging.Logger

@@ -7,7 +7,7 @@ import pytest
 
 from genwsgi.errors import BuildError
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 TYPES = """
     import mimetypes
@@ -32,11 +32,11 @@ def test_types(site: Site) -> None:
         assert call(generation, "shop", "ask") == known
     assert mimetypes.guess_type("a.gwx") == ("text/x-2", None)
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask")[0] == "text/x-2"
     site.write(shop="")
     site.serve()
-    wait_until(lambda: second.modules.closed, what="the second generation is torn down")
+    wait_until(lambda: torn_down(second), what="the second generation is torn down")
     assert mimetypes.guess_type("a.gwx") == (None, None)
     assert mimetypes.guess_type("a.txt") == plain
 

@@ -13,7 +13,7 @@ import pytest
 from genwsgi.errors import BuildError
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 #: What tracers do, in a class, in a module, over something inherited, and with an object.
 TRACING = """
@@ -75,7 +75,7 @@ def test_each_has_its_own(site: Site) -> None:
     queue.Queue[int]().put(1)
     assert (said, html.escape("&")) == ([], "&amp;")
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "use") == ("2&amp;", 2)
     assert said == [2]
     site.close()
@@ -102,12 +102,12 @@ def test_names_that_are_added(site: Site) -> None:
     assert call(second, "shop", "use") == (2, "found", 2)
     assert queue.Queue().added() == 2  # type: ignore[attr-defined]
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     assert call(second, "shop", "use") == (2, "found", 2)
     site.write(shop="import queue\nHAS = hasattr(queue.Queue, 'added')\n")
     third = site.serve()
     assert third.run(third.modules.import_module, "shop").HAS is False
-    wait_until(lambda: second.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(second), what="the generation is torn down")
     assert not hasattr(queue.Queue, "added")
     site.close()
     assert not hasattr(json, "added")

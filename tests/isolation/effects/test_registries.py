@@ -18,7 +18,7 @@ import pytest
 from genwsgi.errors import BuildError
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, call, write
+from tests.isolation.sources import Site, call, torn_down, write
 
 ADAPTING = """
     import datetime, sqlite3
@@ -47,7 +47,7 @@ def test_sqlite3(site: Site) -> None:
     assert call(first, "shop", "ask") == (1, "1", ("1", b"on"))
     assert call(second, "shop", "ask") == (2, "2", ("2", b"on"))
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask") == (2, "2", ("2", b"on"))
     assert [k for k in sqlite3.adapters if k[0].__name__ == "Price"] == [
         (second.modules.modules["shop"].Price, sqlite3.PrepareProtocol)
@@ -125,7 +125,7 @@ def test_copyreg(site: Site) -> None:
     today = datetime.date(2020, 1, 1)
     assert pickle.loads(pickle.dumps(today)) == "2"
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask") == ("odd 2", ["odd 2", "2"], True)
     site.close()
     assert ("shop", "Coded") not in copyreg._extension_registry  # type: ignore[attr-defined]
@@ -188,11 +188,11 @@ def test_singledispatch(library: None, site: Site) -> None:
         shown = (f"page {version}", f"text {version}", f"flag {version}", "number", "thing")
         assert call(generation, "shop", "ask") == shown
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask")[1] == "text 2"
     site.write(shop="")
     site.serve()
-    wait_until(lambda: second.modules.closed, what="the second generation is torn down")
+    wait_until(lambda: torn_down(second), what="the second generation is torn down")
     assert (show("a"), show(True)) == ("thing", "number")
     assert set(show.registry) == {object, int}
 
@@ -244,7 +244,7 @@ def test_url_openers(site: Site) -> None:
     first, second = site.two(shop=code)
     assert [call(one, "shop", "ask") for one in (first, second)] == [1, 2]
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert call(second, "shop", "ask") == 2
     pending = site.request()
     site.write(shop="")

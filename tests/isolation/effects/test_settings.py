@@ -16,7 +16,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import settings
 from genwsgi.live import LiveApplication
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, call
+from tests.isolation.sources import Site, call, torn_down
 
 CHANGING = """
     import asyncio, decimal, gc, io, locale, logging, multiprocessing, os, socket, sys, warnings
@@ -89,7 +89,7 @@ def test_two_generations(
     policy: Any = asyncio.get_event_loop_policy()
     assert type(policy).__module__ == "shop"
     site.pending.close()
-    wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+    wait_until(lambda: torn_down(first), what="the first generation is torn down")
     assert asyncio.get_event_loop_policy() is policy
     site.close()
     assert second.effects.of(settings.Settings).report() == []

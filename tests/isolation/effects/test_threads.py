@@ -16,7 +16,7 @@ from genwsgi.errors import BuildError
 from genwsgi.isolation.effects import threads
 from tests.helpers import wait_until
 from tests.isolation.effects.conftest import said
-from tests.isolation.sources import Site, write
+from tests.isolation.sources import Site, torn_down, write
 
 
 def test_stragglers_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_leftovers_of_every_kind(site: Site) -> None:
     assert first.effects.report() == ["3 threads"]
     site.write(shop="")
     site.serve()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     left = sorted(thread.name for thread in first.effects.stragglers())
     assert left == ["gw-not-daemon", "gw-pool_0", "gw-timer"]
     module.timer.cancel()

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="overloads are kept from 3.11 on")
@@ -20,7 +20,7 @@ def test_overloads_are_forgotten(site: Site) -> None:
     builtins = first.modules.builtins
     site.write(shop=code.format("\n\n"))
     site.serve()
-    wait_until(lambda: first.modules.closed, what="the generation is torn down")
+    wait_until(lambda: torn_down(first), what="the generation is torn down")
     registry = typing._overload_registry["shop"]["f"]  # type: ignore[attr-defined]
     wait_until(lambda: len(registry) == 1, what="one overload is left")
     assert all(f.__builtins__ is not builtins for f in registry.values())

@@ -6,7 +6,7 @@ import pytest
 
 from genwsgi.errors import BuildError
 from tests.helpers import wait_until
-from tests.isolation.sources import Site
+from tests.isolation.sources import Site, torn_down
 
 FILTER = "import warnings\nwarnings.filterwarnings('ignore', 'gw-said', append={})\n"
 
@@ -24,11 +24,11 @@ def test_equal_filters(site: Site, append: bool) -> None:
         assert count() == 1
         assert second.effects.report() == ["1 warning filter"]
         site.pending.close()
-        wait_until(lambda: first.modules.closed, what="the first generation is torn down")
+        wait_until(lambda: torn_down(first), what="the first generation is torn down")
         assert count() == 1
         site.write(shop="")
         site.serve()
-        wait_until(lambda: second.modules.closed, what="the second generation is torn down")
+        wait_until(lambda: torn_down(second), what="the second generation is torn down")
         assert count() == 0
 
 
