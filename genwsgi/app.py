@@ -6,9 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 import uuid
 import weakref
@@ -17,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from genwsgi.alone import Asked, Deploys
 from genwsgi.deploy.protocol import OrderOutcome, Outcome
-from genwsgi.deploy.rundir import hold
 from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, TargetError
+from genwsgi.folder import Folder
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.byhand import being_loaded
@@ -43,6 +41,9 @@ log = logging.getLogger("genwsgi")
 
 #: How long :meth:`GenerationalApp.close` waits for what is under way, in seconds.
 CLOSE = 5.0
+
+#: What the names of the folders with its snapshots begin with.
+PREFIX = "genwsgi-app-"
 
 #: What is told in a process that has the application from the one it was forked from.
 _FORKED = (
@@ -119,11 +120,10 @@ class GenerationalApp:
         )
         ignore = (*DEFAULT_IGNORE, *watch_ignore)
         self._pid = os.getpid()
-        self._folder = tempfile.mkdtemp(prefix="genwsgi-")
-        self._hold = hold(self._folder)
+        self._folder = Folder(PREFIX)
         atexit.register(self.close)
         self._source = Source(
-            rules, Store(self._folder), find_others(watch_paths, watch_patterns, ignore)
+            rules, Store(self._folder.path), find_others(watch_paths, watch_patterns, ignore)
         )
         self._watch: WatchTrigger | None = None
         self._orders: Orders | None = None
@@ -264,8 +264,7 @@ class GenerationalApp:
         for folder in self._path:
             with contextlib.suppress(ValueError):
                 sys.path.remove(folder)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        os.close(self._hold)
+        self._folder.remove()
 
     def __enter__(self) -> GenerationalApp:
         return self

@@ -24,14 +24,14 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 from genwsgi.build import at_once, build_error, tear_down
 from genwsgi.errors import BuildAbandoned, GenwsgiError, SnapshotError, VerificationError
+from genwsgi.folder import Folder
 from genwsgi.generations.generation import Generation
 from genwsgi.generations.lifecycle import Event, State
 from genwsgi.generations.switch import Switch
-from genwsgi.hotupdate.folder import make_folder
 from genwsgi.hotupdate.plan import Plan
 from genwsgi.hotupdate.suspended import Suspended
 from genwsgi.isolation import adopted, asking, effects, imports, lookup
@@ -44,6 +44,9 @@ from genwsgi.janitor import Held, Janitor
 from genwsgi.verification import Verification
 
 log = logging.getLogger("genwsgi")
+
+#: What the names of the folders with versions' snapshots begin with.
+PREFIX: Final = "genwsgi-hotupdate-"
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Versions:
         :raises SnapshotError: it can't be taken.
         """
         if self._store is None:
-            self._store = Store(make_folder())
+            self._store = Store(Folder(PREFIX).path)
         return self._store.take(plan.scope())
 
     def sources(self, digest: str) -> dict[str, bytes]:

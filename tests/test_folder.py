@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from genwsgi.hotupdate.folder import PREFIX, make_folder
+from genwsgi.folder import Folder
 from tests.helpers import wait_until
 
 CODE = """
 import sys, time
-from genwsgi.hotupdate.folder import make_folder
-print(make_folder(), flush=True)
+from genwsgi.folder import Folder
+print(Folder("genwsgi-test-").path, flush=True)
 sys.stdin.read()
 """
 
@@ -45,14 +45,14 @@ def test_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         old = time.time() - 3600
         for folder in folders:
             os.utime(folder, (old, old))
-        new = tmp_path / f"{PREFIX}new"
+        new = tmp_path / "genwsgi-test-new"
         new.mkdir()
         processes[0].send_signal(signal.SIGKILL)
         processes[0].wait(10)
         assert os.path.isdir(folders[0])
-        mine = make_folder()
+        mine = Folder("genwsgi-test-")
         left = {str(path) for path in tmp_path.iterdir()}
-        assert left == {mine, folders[1], folders[2], str(new)}
+        assert left == {mine.path, folders[1], folders[2], str(new)}
         processes[1].communicate(timeout=10)
         wait_until(lambda: not os.path.exists(folders[1]), what="it removes its own")
     finally:
