@@ -37,7 +37,7 @@ from genwsgi.generations.lifecycle import Event, State
 DRAINING = State.DRAINING
 
 #: What a request is told when there is nothing to serve it with.
-NONE_CURRENT = "no generation is current yet: swap one in before serving"
+NONE_CURRENT = "no generation is current: the first is not ready yet, or all is closed"
 
 
 @dataclass(frozen=True)

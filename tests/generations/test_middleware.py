@@ -521,7 +521,7 @@ def test_what_is_no_body_is_passed_through(answer: object) -> None:
 def test_without_a_generation_a_request_is_refused() -> None:
     """A call before the first swap raises and starts no response."""
     host = Host()
-    with pytest.raises(GenwsgiError, match="swap one in"):
+    with pytest.raises(GenwsgiError, match="no generation is current"):
         host.call()
     assert host.sent == []
 

@@ -92,7 +92,7 @@ def often() -> Iterator[None]:
 
 def test_without_a_generation_there_is_no_lease(watched: Watched) -> None:
     """Before the first swap, and after close, a lease is refused with the next step."""
-    with pytest.raises(GenwsgiError, match="no generation is current yet: swap one in"):
+    with pytest.raises(GenwsgiError, match="no generation is current: the first is not ready yet"):
         watched.switch.lease()
     watched.switch.swap(ready(1))
     watched.switch.close()
