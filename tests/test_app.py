@@ -499,7 +499,7 @@ if not child:
         print(type(error).__name__)
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
-print(os.path.isdir(app._folder), call(app), app.deploy().outcome)
+print(os.path.isdir(app._folder.path), call(app), app.deploy().outcome)
 """
 
 
@@ -575,6 +575,32 @@ def test_a_module_beside_the_application_makes_it(tmp_path: Path, maker: str, ta
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n") == ["run to its end", "unchanged", "committed", "2", ""]
+
+
+RUN = """\
+import sys
+
+sys.path.insert(0, sys.argv[1])
+import one
+import two
+from tests.test_app import call
+
+for maker in (one, two):
+    print(maker.application.deploy(force=True).outcome, call(maker.application))
+print(call(two.application), two.application.generation)
+"""
+
+
+def test_a_script_makes_several_in_modules_of_its_own(tmp_path: Path) -> None:
+    """What a script imports is its own, in whichever application's folder, and outlives deploys."""
+    put(tmp_path, "v1")
+    for name in ("one", "two"):
+        making = MAKING.format(target="webapp:app", folder=str(tmp_path)).splitlines()[:3]
+        (tmp_path / f"{name}.py").write_text("\n".join(making))
+    command = [sys.executable, "-W", "ignore", "-c", RUN, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["committed v1", "committed v1", "v1 2", ""]
 
 
 @pytest.mark.parametrize("target", ["website:app", "website.webapp:app"])

@@ -126,7 +126,10 @@ def _loading() -> Iterator[str]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         spec: Any = frame.f_globals.get("__spec__")
-        if getattr(spec, "_initializing", False) is True and not applications(frame):
+        if frame.f_globals.get("__name__") == "__main__":
+            if frame.f_code.co_name == "<module>":
+                yield "__main__"  # which no spec tells this of
+        elif getattr(spec, "_initializing", False) is True and not applications(frame):
             yield spec.name
         frame = frame.f_back
 
