@@ -29,9 +29,12 @@ from tests.helpers import wait_until
 
 POLL = {"polling": True, "poll_interval": 0.05}
 
+#: More silence than a busy machine makes between two steps of a test, in seconds.
+QUIET = 2.0
+
 
 @contextmanager
-def patience(trigger, seconds=0.5):
+def patience(trigger):
     """Have ``trigger`` wait for more quiet than there is between two steps of a busy machine.
 
     One that polls waits for looks, and not for quiet: it decides when the block is over, after
@@ -53,7 +56,7 @@ def patience(trigger, seconds=0.5):
             del settle.decide
         return change
 
-    settle.pace = Pace(single=seconds, burst=seconds, cap=60.0)
+    settle.pace = Pace(single=QUIET, burst=QUIET, cap=60.0)
     settle.decide = decides
     yield
     over.set()
@@ -214,7 +217,7 @@ def test_a_sync_of_many_files_gives_one_order_at_its_end(watch, orders, place):
         ended.append(time.monotonic())
 
     thread = threading.Thread(target=sync)
-    with patience(trigger, 1.0):
+    with patience(trigger):
         thread.start()
         thread.join(60.0)
     change = orders.take()
