@@ -19,6 +19,7 @@ from genwsgi.deploy.source import Source
 from genwsgi.errors import GenwsgiError, TargetError
 from genwsgi.folder import Folder
 from genwsgi.generations.status import GenerationStatus
+from genwsgi.isolation import lookup
 from genwsgi.isolation.asking import asking
 from genwsgi.isolation.byhand import being_loaded
 from genwsgi.isolation.growth import Verdict
@@ -134,6 +135,7 @@ class GenerationalApp:
             header=generation_header,
             verification=verification,
         )
+        lookup.made()
         self._deploys = Deploys(self._live, self._source, build_timeout, self._follow)
         self._application: Callable[..., Iterable[bytes]] = self._live.application
         _made.add(self)

@@ -163,7 +163,6 @@ def install(provider: Provider) -> None:
             sources.install()
             spawn.install()
             byhand.install()
-        lookup.made()
         lookup.providers.append(provider)
 
 
