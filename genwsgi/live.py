@@ -25,7 +25,7 @@ from genwsgi.generations.middleware import Middleware
 from genwsgi.generations.status import GenerationStatus
 from genwsgi.generations.switch import Statistics, Switch
 from genwsgi.hooks import hand_over
-from genwsgi.isolation import effects, imports, lookup
+from genwsgi.isolation import effects, imports
 from genwsgi.isolation.growth import Verdict
 from genwsgi.isolation.modules import ModuleTable
 from genwsgi.isolation.store import Store
@@ -96,7 +96,6 @@ class LiveApplication:
         self._switch = Switch(self._janitor.retire)
         self.application = Middleware(self._switch, header)
         imports.install(self._current)
-        lookup.made()
         effects.install()
 
     def __repr__(self) -> str:
