@@ -1,8 +1,9 @@
 """Who imports whom: written down while generations are built.
 
 What packages declare is not enough to know (many import more than they declare), so import
-*statements* are recorded as they run.  ``importlib.import_module`` and calls of ``__import__``
-without globals are on somebody else's behalf and say nothing about the module that makes them.
+*statements* are recorded as they run.  ``importlib.import_module``, ``pickle`` and calls of
+``__import__`` without globals import on somebody else's behalf, and that says nothing about the
+module that makes them.
 
 While at least one build runs, ``builtins.__import__`` is replaced; the interpreter then calls it
 for every import statement of shared code.  Code of a generation has an ``__import__`` of its own,
@@ -120,8 +121,9 @@ def _recorded_import(
     level: int = 0,
 ) -> ModuleType:
     """``builtins.__import__`` while something is built."""
-    # A relative import stays in its own package.
-    if globals is not None and not level:
+    # A relative import stays in its own package.  Code in C that imports for others, as pickle does
+    # what it loads, says so in the name of the module that called it, and with an empty list.
+    if globals is not None and not level and fromlist != []:
         note(globals.get("__name__"), name)
     module: ModuleType = _original(name, globals, locals, fromlist, level)
     return module

@@ -59,18 +59,24 @@ def test_statements_count(folder: Path) -> None:
 
 
 def test_what_is_done_for_somebody_else_does_not(folder: Path) -> None:
-    """``import_module`` and ``__import__`` without globals say nothing about who calls them."""
+    """``import_module``, ``pickle`` and ``__import__`` without globals say nothing about who calls
+    them.
+    """
     write(
         folder,
         {
-            "helper.py": "import importlib\ndef load(name):\n    __import__(name)\n"
-            "    return importlib.import_module(name)\n",
+            "helper.py": "import importlib, pickle\ndef load(name):\n    __import__(name)\n"
+            "    return importlib.import_module(name)\n"
+            "def unpickle(data):\n    return pickle.loads(data)\n",
             "wanted.py": "",
+            "pickled.py": "def work(): pass\n",
         },
     )
     owner = Owner()
     recording.begin(owner)
-    importlib.import_module("helper").load("wanted")
+    helper = importlib.import_module("helper")
+    helper.load("wanted")
+    assert callable(helper.unpickle(b"cpickled\nwork\n."))
     recording.end(owner)
     assert recorded("helper") == {}
 
