@@ -101,6 +101,8 @@ class Janitor:
         # Set when what came before them has been collected.
         self._awaited: list[threading.Event] = []
         self._left: list[Remains] = []
+        # How many objects somebody has frozen who was there before the application.
+        self._frozen = gc.get_freeze_count()
         self._ended = False
         self._thread: threading.Thread | None = None
 
@@ -245,6 +247,10 @@ class Janitor:
         """Collect, see who is gone, and look for what holds the others."""
         self._wait_for_quiet()
         with no_search(PATIENCE):
+            if gc.get_freeze_count() > self._frozen:
+                # The application has frozen its own objects as well, which would stay for ever.
+                gc.unfreeze()
+                self._frozen = 0
             gc.collect()
             left = [one for one in self._left if not one.gone]
             gone = [one for one in self._left if one not in left]

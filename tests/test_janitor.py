@@ -83,6 +83,19 @@ def test_says_what_is_gone(
     wait_until(lambda: [one.number for one in site.live.status()] == [2], what="the status")
 
 
+def test_what_the_application_has_frozen(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A generation whose code has frozen what there is for the garbage collector is collected."""
+    site.write(shop="import gc\nclass Page: pass\ngc.freeze()\n")
+    try:
+        site.serve()
+        site.write(shop="")
+        site.serve()
+        wait_until(lambda: "generation 1 is collected" in lines(caplog), what="the log")
+        assert lines(caplog, logging.WARNING) == []
+    finally:
+        gc.unfreeze()
+
+
 def test_a_build_finds_nothing_left_of_what_has_retired(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
