@@ -7,6 +7,7 @@ before is in ``_displaced``.  :class:`SysModules` is what Python code finds as `
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
@@ -33,6 +34,8 @@ class ModuleProxy(ModuleType):
     """Stands in the interpreter's own table for whichever module the asking generation means."""
 
     def __getattribute__(self, name: str) -> Any:
+        if name == "__spec__":
+            _load_if_lost(self)
         return getattr(_meant_by(self), name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -53,10 +56,21 @@ def _meant_by(proxy: ModuleProxy) -> ModuleType:
     table = table_for(name)
     if table is not None:
         return table.import_module(name)
-    shared = _displaced.get(name)
+    shared = _shared(name, None)
     if shared is None:
         raise AttributeError(f"module {name!r} belongs to a generation that does not run here")
     return shared
+
+
+def _load_if_lost(proxy: ModuleProxy) -> None:
+    """Load the shared module that a proxy stands for here, if :func:`drop_shared` has dropped it.
+
+    An import statement of shared code finds the proxy in the real dict, takes it for the module,
+    and asks nothing of it but whether it is still being loaded, by its ``__spec__``.
+    """
+    name: str = ModuleType.__getattribute__(proxy, "__name__")
+    if table_for(name) is None and _shared(name, None) is None:
+        importlib.import_module(name)
 
 
 def _shared(name: object, default: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genwsgi.errors import ScopeError
-from genwsgi.isolation import recording
+from genwsgi.isolation import recording, view
 from genwsgi.isolation.growth import Verdict
 from tests.helpers import wait_until
 from tests.isolation.sources import Site, write
@@ -111,6 +111,33 @@ def test_the_shared_copy_takes_its_wrappers_along(site: Site, installed: Path) -
     joined = current.run(current.modules.import_module, "tracer")
     assert joined.calls == ["&"]
     assert joined.escape is before
+
+
+def test_back_to_a_scope_that_was_smaller(site: Site, installed: Path) -> None:
+    """A package that has joined since is shared again in a generation that goes back: it is loaded
+    anew, all of it, and is whole when those generations are gone in whose scope it was.
+    """
+    write(
+        installed,
+        {
+            "kit/__init__.py": "from .deep import V\nimport kit.deep\nlisted = []\n"
+            "def ask():\n    return V, kit.deep.V\n",
+            "kit/deep.py": "V = 1\n",
+        },
+    )
+    site.write(shop="import kit\n")
+    before = site.take()
+    site.serve()
+    site.write(shop="import kit\nclass Page: ...\nkit.listed.append(Page)\n")
+    assert list(site.grow()) == ["kit"]
+    wait_until(lambda: "kit" not in view.shared_modules(), what="the shared copy dropped")
+    site.live.swap(site.live.build(before, "back", look=False))
+    back = site.live.current
+    assert back is not None
+    kit = back.run(importlib.import_module, "kit")
+    assert back.run(kit.ask) == (1, 1)
+    wait_until(lambda: type(view.real["kit.deep"]) is not view.ModuleProxy, what="no more proxies")
+    assert back.run(kit.ask) == (1, 1)
 
 
 def test_not_looked_for_where_another_process_has(site: Site, installed: Path) -> None:
