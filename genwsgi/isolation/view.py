@@ -56,7 +56,7 @@ def _meant_by(proxy: ModuleProxy) -> ModuleType:
     table = table_for(name)
     if table is not None:
         return table.import_module(name)
-    shared = _shared(name, None)
+    shared: ModuleType | None = _shared(name, None)
     if shared is None:
         raise AttributeError(f"module {name!r} belongs to a generation that does not run here")
     return shared
