@@ -70,11 +70,12 @@ class Growth:
         self._before = frozenset(_tops(real.copy()))
         self._path = tuple(sys.path)
         recording.begin(self)
+        # For as long as the generation lives: what requests import, as Django's views are, the next
+        # build is to know of.
         self._table.on_import = recording.note
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._table.on_import = None
         recording.end(self)
 
     def look(self, *, explain: bool = False) -> Findings:

@@ -40,8 +40,8 @@ class ModuleTable:
     :ivar modules: the generation's part of ``sys.modules``.
     :ivar handles: give code outside of any generation a handle that always means the current one.
     :ivar on_loaded: called after each module that was loaded, with the number so far.
-    :ivar on_import: called for each import of a shared module, with the name of the importing
-        module and what it imports.
+    :ivar on_import: called for each import statement for a shared module, with the name of the
+        importing module and what it imports.
     """
 
     def __init__(self, generation: Generation, snapshot: Snapshot) -> None:

@@ -7,8 +7,8 @@ module that makes them.
 
 While at least one build runs, ``builtins.__import__`` is replaced; the interpreter then calls it
 for every import statement of shared code.  Code of a generation has an ``__import__`` of its own,
-which tells :func:`note`.  What was loaded while nothing was recorded (by the host program, or by a
-request) is asked what it holds instead.
+which tells :func:`note`, in requests as well.  What else was loaded while nothing was recorded (by
+the host program, or by a request) is asked what it holds instead.
 
 ``_lock`` guards installing; the dict of edges is written without it, one item at a time.
 """
@@ -44,7 +44,8 @@ _original: Any = builtins.__import__
 
 def note(importer: object, name: str) -> None:
     """Write down that the module called ``importer`` imports ``name``, an absolute name."""
-    if type(importer) is not str:
+    # The second is the quickest to tell, of most that functions import in requests.
+    if type(importer) is not str or name in sys.stdlib_module_names:
         return
     edge = importer.partition(".")[0], name.partition(".")[0]
     if edge not in _edges and edge[0] != edge[1] and edge[1] not in sys.stdlib_module_names:

@@ -16,7 +16,7 @@ from genwsgi.errors import ScopeError
 from genwsgi.isolation import recording, view
 from genwsgi.isolation.growth import Verdict
 from tests.helpers import wait_until
-from tests.isolation.sources import Site, write
+from tests.isolation.sources import Site, call, write
 
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
 
@@ -29,14 +29,13 @@ def installed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.syspath_prepend(str(folder))
     site.path += (str(folder),)
     before = set(sys.modules)
-    recorded = dict(recording._edges)
+    # What the applications of other tests have imported, under the same names, is not seen.
+    monkeypatch.setattr(recording, "_edges", {})
     yield folder
     site.close()
     for name in set(sys.modules) - before:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
-    recording._edges.clear()
-    recording._edges.update(recorded)
 
 
 def test_importers_of_the_application_join(site: Site, installed: Path) -> None:
@@ -51,6 +50,18 @@ def test_importers_of_the_application_join(site: Site, installed: Path) -> None:
     second = site.serve()
     assert second.run(second.modules.import_module, "kit.models").M.V == 2
     assert first is not second
+
+
+def test_what_requests_import_counts_with_the_next_build(site: Site, installed: Path) -> None:
+    """A package joins that only code which requests have loaded uses, if it keeps what is there."""
+    write(installed, {"kit.py": "listed = []\n"})
+    site.write(
+        shop="class Page: ...\ndef ask():\n    import shop.views\n",
+        shop__views="import kit, shop\nkit.listed.append(shop.Page)\n",
+    )
+    first = site.serve()
+    call(first, "shop", "ask")
+    assert list(site.grow()) == ["kit"]
 
 
 @pytest.mark.parametrize("error", ["", "    raise LookupError('kit has another Page')\n"])
