@@ -339,14 +339,28 @@ class Site:
     def wait_collected(self, timeout: float = 20.0, *, held: int = 0) -> dict[int, Census]:
         """Wait until each worker has the modules of one generation and no more; what it has then.
 
+        And has said so: a generation's memory is given back before.
+
         :param timeout: in seconds; for busy machines, what must be soon is measured elsewhere.
         :param held: how many others may be held by something that is known.
         """
         for _ in paced(round(timeout / LOOK), LOOK):
+            told = self._is_told(held)
             found = self.take_census()
-            if all(one.tables <= 1 + held and one.at_rest for one in found.values()):
+            if told and all(one.tables <= 1 + held and one.at_rest for one in found.values()):
                 return found
         raise AssertionError(f"not collected within {timeout} s: {found}\n{self.server.log()}")
+
+    def _is_told(self, held: int) -> bool:
+        """Whether the log says that all that was replaced, but for so many, is collected."""
+        log = self.server.log()
+        for pid in self.server.workers():
+            mine = rf"\[{pid}\] \[INFO\] "
+            live = re.findall(mine + r"release \S+ is live as generation (\d+)", log)
+            gone = re.findall(mine + r"generation (\d+) is collected", log)
+            if len({*live[:-1]} - {*gone}) > held:
+                return False
+        return True
 
 
 def compile_catalogue(text: str) -> bytes:
