@@ -17,7 +17,7 @@ from typing import Any
 from gunicorn.sock import BaseSocket
 from gunicorn.workers.sync import SyncWorker
 
-from genwsgi.deploy.descriptors import has_spare
+from genwsgi.deploy.descriptors import spare
 from genwsgi.deploy.problems import NO_DESCRIPTORS
 
 #: How many descriptors are left to the requests under way before a connection is accepted.
@@ -83,7 +83,8 @@ class _Accept:
     def __call__(self) -> tuple[socket.socket, Any]:
         self.begun = True
         if not self._credit:
-            self._credit = BURST if has_spare(SPARE + BURST) else int(has_spare(SPARE))
+            left = spare(SPARE + BURST) - SPARE
+            self._credit = BURST if left == BURST else int(left >= 0)
         if self._credit:
             self._credit -= 1
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_spare_descriptors_are_counted() -> None:
     for _ in range(2):
         assert has_spare(20)
         assert not has_spare(21)
+
+
+@pytest.mark.usefixtures("limit")
+def test_who_counts_spare_descriptors_takes_none() -> None:
+    """A thread that needs one of the last has it, however often others look how many are left."""
+    leave(3)
+
+    def look() -> None:
+        for _ in range(20_000):
+            has_spare(20)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        while looking.is_alive():
+            os.close(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        looking.join(60)
 
 
 @pytest.mark.usefixtures("limit")
