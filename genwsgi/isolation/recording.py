@@ -1,4 +1,4 @@
-"""Who imports whom: written down while generations are built.
+"""Who imports whom: written down as it happens, for builds to look at.
 
 What packages declare is not enough to know (many import more than they declare), so import
 *statements* are recorded as they run.  ``importlib.import_module``, ``pickle`` and calls of

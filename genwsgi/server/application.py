@@ -271,6 +271,8 @@ class GenwsgiApplication(WSGIApplication, _Run):
             self.coordinator.forget()
         if self.directory is None:
             return self._check_only()
+        # First: what is frozen after that, the application has frozen.
+        memory.settle()
         live = LiveApplication(
             self.target,
             Store(self.directory.store),
@@ -288,7 +290,6 @@ class GenwsgiApplication(WSGIApplication, _Run):
             park=self.cfg.park,
             means=means(),
         )
-        memory.settle()
         try:
             agent.boot()
         except GenwsgiError as error:

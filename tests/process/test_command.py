@@ -314,6 +314,28 @@ def test_code_that_ends_its_process_ends_the_first_start(tmp_path: Path, end: st
     assert not (tmp_path / "run").exists()
 
 
+#: Says whether what was there before it is still passed over by the garbage collector.
+FROZEN = """\
+import gc
+V = "{version}"
+
+def app(environ, start_response):
+    body = f"{{V}} {{gc.get_freeze_count() > 1000}}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def test_what_a_worker_has_before_the_application_stays_frozen(tmp_path: Path) -> None:
+    """Each collection of a retired generation passes over it, and not the first one only."""
+    put(tmp_path / "myapp.py", FROZEN.format(version="v0"))
+    with serving(tmp_path, target="myapp:app", workers=1) as server:
+        assert server.get() == "v0 True"
+        put(tmp_path / "myapp.py", FROZEN.format(version="v1"))
+        server.wait_for_log("generation 1 is collected")
+        assert server.get() == "v1 True"
+
+
 def test_check_config_builds_once_and_serves_nothing(folder: Path, tmp_path: Path) -> None:
     """``--check-config`` ends with 0 for what can be served, else with what is wrong; no trace."""
     (tmp_path / "broken.py").write_text("1 / 0\n")
