@@ -529,7 +529,7 @@ later = wrap("run to its end")
 MADE = """\
 import importlib
 import sys
-import time
+from tests.helpers import wait_until
 
 folder, name = sys.argv[1:]
 sys.path.insert(0, folder)
@@ -540,9 +540,7 @@ for force in (False, True):
     print(maker.application.deploy(force=force).outcome)
 assert importlib.import_module(name) is sys.modules[name] is maker
 assert importlib.import_module("tools.sharp").wrap is maker.wrap
-deadline = time.monotonic() + 60
-while len(maker.application.status()) > 1 and time.monotonic() < deadline:
-    time.sleep(0.01)
+wait_until(lambda: len(maker.application.status()) == 1, 60, "the end of the first one")
 print(*(one.number for one in maker.application.status()))
 maker.application.close()
 assert importlib.import_module(name) is sys.modules[name] is maker
@@ -759,18 +757,16 @@ from gevent import monkey
 monkey.patch_all()
 
 import sys
-import time
 
 import genwsgi
+from tests.helpers import wait_until
 
 folder = sys.argv[1]
 with genwsgi.GenerationalApp("webapp:app", path=[folder], watch=True) as app:
     for number in (2, 3, 4):
         with open(folder + "/webapp.py", "a") as file:
             file.write("\\n")
-        deadline = time.monotonic() + 60
-        while app.generation != number and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: app.generation == number, 60, "the edit")
         print(app.generation)
 """
 
